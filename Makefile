@@ -1,0 +1,43 @@
+# Two commands for everybody: `make demo` and `make test`. Each does all of its own set-up.
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.ready
+PYTHON ?= python3
+
+.PHONY: setup demo test lint proof check-images lock clean
+
+setup: $(STAMP)
+
+# torch comes first and through pip, which knows where a CPU build lies; uv does the rest, fast.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check "torch==2.13.0" uv -c constraints.txt
+	$(PY) -m uv pip install --quiet -p $(PY) -e ".[all,dev]" -c constraints.txt
+	touch $(STAMP)
+
+demo: $(STAMP)  ## one whole job on the embedded stack: five iterations and a judged pair
+	$(VENV)/bin/selftaught demo
+
+test: $(STAMP)  ## lint, types, unit and integration tests on real Postgres, Redis and Celery
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(PY) -m pytest
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/mypy
+
+proof: $(STAMP)  ## the gain and its controls, three loop seeds each; writes docs/results.md
+	$(PY) -m benchmarks.proof
+
+check-images: $(STAMP)  ## each Dockerfile's install and start steps in a clean environment
+	$(PY) scripts/check_images.py
+
+lock: $(STAMP)  ## refresh constraints.txt from what is installed
+	$(PY) -m uv pip freeze -p $(PY) --exclude-editable | grep -vE '^(torch|uv)(=|$$)' > constraints.txt
+	echo "torch==2.13.0" >> constraints.txt
+
+clean:
+	rm -rf $(VENV) .selftaught

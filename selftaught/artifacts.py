@@ -1,0 +1,111 @@
+"""Files that outlive a stage: written once, hashed while written, published by one rename.
+
+A file is there before its row; a crash between the two leaves a file without a row, never a row
+without its file. Paths carry the lease token, so two holders of one chunk never share a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from selftaught.settings import get_settings
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published file: what its row needs."""
+
+    kind: str
+    path: str
+    sha256: str
+    bytes: int
+    rows: int
+
+
+class Writer:
+    """Writes one JSONL artifact; `publish` makes it visible, leaving the block without it aborts.
+
+    `path` is relative to the artifacts folder, built by the server and never from user input.
+    """
+
+    def __init__(self, kind: str, path: str) -> None:
+        self._kind, self._path = kind, path
+        self._final = resolve(path)
+        self._final.parent.mkdir(parents=True, exist_ok=True)
+        self._temp = self._final.with_name(f".{self._final.name}.{os.getpid()}.tmp")
+        self._hash = hashlib.sha256()
+        self._bytes = self._rows = 0
+
+    def __enter__(self) -> Writer:
+        self._file = self._temp.open("wb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._temp.unlink(missing_ok=True)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one row as a line of JSON (UTF-8, ended by a newline)."""
+        line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+        self._file.write(line)
+        self._hash.update(line)
+        self._bytes += len(line)
+        self._rows += 1
+
+    @property
+    def rows(self) -> int:
+        return self._rows
+
+    def publish(self) -> Published:
+        """fsync, write the manifest, rename into place."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        done = Published(self._kind, self._path, self._hash.hexdigest(), self._bytes, self._rows)
+        manifest = self._final.with_suffix(".manifest.json")
+        _write_atomic(manifest, json.dumps(done.__dict__, indent=1).encode())
+        os.replace(self._temp, self._final)
+        return done
+
+
+def publish_rows(kind: str, path: str, rows: Iterable[dict[str, Any]]) -> Published:
+    """Write and publish all rows."""
+    with Writer(kind, path) as writer:
+        for row in rows:
+            writer.write(row)
+        return writer.publish()
+
+
+def resolve(path: str) -> Path:
+    """The absolute path of a relative artifact path; refuses one that leaves the folder."""
+    root = get_settings().artifacts_dir.resolve()
+    full = (root / path).resolve()
+    if not full.is_relative_to(root):
+        raise ValueError(f"artifact path leaves its folder: {path}")
+    return full
+
+
+def hash_folder(folder: Path) -> str:
+    """sha256 over the sorted file names and contents of a folder (not its subfolders)."""
+    total = hashlib.sha256()
+    for file in sorted(p for p in folder.iterdir() if p.is_file()):
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        total.update(f"{file.name}\0{digest}\n".encode())
+    return total.hexdigest()
+
+
+def _write_atomic(path: Path, data: bytes) -> None:
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temp.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temp, path)

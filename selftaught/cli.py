@@ -1,0 +1,134 @@
+"""The ``selftaught`` command. Heavy imports stand inside the commands: ``--help`` is instant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from selftaught.stack.state import StackRecord
+
+app = typer.Typer(
+    name="selftaught",
+    help="Turn unlabelled instructions into a judge.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Home = Annotated[
+    Path,
+    typer.Option("--home", envvar="SELFTAUGHT_HOME", help="Folder with the stack's state."),
+]
+DEFAULT_HOME = Path(".selftaught")
+
+
+@app.command()
+def up(
+    home: Home = DEFAULT_HOME,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Run in the background; return when ready.")
+    ] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Gateway port. Default: 8080, or any free one if that is taken."),
+    ] = None,
+    evaluator_port: Annotated[
+        int, typer.Option(help="Evaluator service port; 0: any free one.")
+    ] = 0,
+    generator_workers: Annotated[
+        int, typer.Option(min=0, help="Number of generator worker processes.")
+    ] = 2,
+) -> None:
+    """Start Postgres, Redis and every service on this machine.
+
+    DATABASE_URL and REDIS_URL, if set, name servers to use instead of starting them.
+    """
+    from selftaught.stack.handle import Stack
+    from selftaught.stack.spec import AlreadyRunning, StackError
+    from selftaught.stack.supervisor import Supervisor
+
+    stack = Stack(
+        home,
+        port=port,
+        evaluator_port=evaluator_port,
+        generator_workers=generator_workers,
+        tied=False,
+    )
+    try:
+        if detach:
+            with console.status("starting") as line:
+                stack.start(lambda record: line.update(_progress(record)))
+            console.print(_table(stack.record))
+            console.print(f"ready: {stack.gateway_url}  (stop with: selftaught down)")
+        else:
+            Supervisor(stack.config, report=console.print).run()
+    except AlreadyRunning as error:
+        errors.print(f"{error}; see: selftaught status --home {home}", markup=False)
+        raise typer.Exit(1) from None
+    except StackError as error:
+        errors.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def down(home: Home = DEFAULT_HOME) -> None:
+    """Stop the stack of this home and wait until everything has ended."""
+    from selftaught.stack.handle import stop_home
+    from selftaught.stack.spec import StackError
+
+    try:
+        with console.status("stopping"):
+            stopped = stop_home(home.resolve())
+    except StackError as error:
+        errors.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+    console.print("stopped" if stopped else f"no stack runs in {home}")
+
+
+@app.command()
+def status(
+    home: Home = DEFAULT_HOME,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+) -> None:
+    """Show what runs, and where. Exits with 1 if no stack runs in this home."""
+    import json
+
+    from selftaught.stack import state
+
+    record = state.read(home.resolve())
+    running = record is not None and record["running"]
+    if as_json:
+        typer.echo(json.dumps(record or {"running": False}, indent=1))
+    elif record is None or not running:
+        console.print(f"no stack runs in {home}")
+        if record is not None and record["error"]:
+            console.print(record["error"], markup=False)
+    else:
+        console.print(_table(record))
+    if not running:
+        raise typer.Exit(1)
+
+
+def _progress(record: StackRecord) -> str:
+    return "starting: " + ", ".join(process["name"] for process in record["processes"])
+
+
+def _table(record: StackRecord) -> Table:
+    from rich.table import Table
+
+    table = Table("process", "pid", "state", "restarts", "url", title=f"stack: {record['state']}")
+    for process in record["processes"]:
+        pid, restarts = str(process["pid"] or ""), str(process["restarts"])
+        table.add_row(process["name"], pid, process["state"], restarts, process["url"] or "")
+    return table
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,337 @@
+"""What crosses a border: recipes, jobs, iterations, verdicts; shared by API, workers, clients."""
+
+from __future__ import annotations
+
+import datetime as dt
+from enum import StrEnum
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Contract(BaseModel):
+    """Unknown fields are errors: a misspelt setting must not be ignored."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+# ---------------------------------------------------------------- recipe
+
+
+class SelectSettings(Contract):
+    """Which uploaded rows may be used."""
+
+    min_chars: int = Field(1, ge=0, description="Shorter instructions are dropped (characters).")
+    max_chars: int = Field(8000, ge=1, description="Longer instructions are dropped (characters).")
+
+
+class SamplingSettings(Contract):
+    """How a model is sampled."""
+
+    temperature: float = Field(0.7, ge=0, description="0 is greedy.")
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0, description="0 means all tokens.")
+    max_tokens: int = Field(1024, ge=1, le=32768)
+
+
+class PairSettings(Contract):
+    """How instructions become response pairs whose worse side is known by construction."""
+
+    template: str = Field("modify", description="Template that asks for a modified instruction.")
+    instructions: int = Field(
+        2500, ge=1, description="Fresh instructions each iteration takes from the selection."
+    )
+    respond: SamplingSettings = Field(default_factory=lambda: SamplingSettings(temperature=0.7))
+    modify: SamplingSettings = Field(default_factory=lambda: SamplingSettings(temperature=0.7))
+
+
+class JudgeSettings(Contract):
+    """How the current judge is sampled: N judgments per order, both orders."""
+
+    template: str = Field("mt-bench", description="Judge template by name.")
+    samples: int = Field(15, ge=1, le=64, description="Judgments per pair and order (N).")
+    sampling: SamplingSettings = Field(
+        default_factory=lambda: SamplingSettings(temperature=0.7, top_p=0.9, max_tokens=4096)
+    )
+
+
+class CurateSettings(Contract):
+    """Which judgments become training examples."""
+
+    label: Literal["constructed", "majority", "random"] = Field(
+        "constructed",
+        description="What a verdict is compared with. 'constructed' is the method; 'majority' (the "
+        "judge's own majority) and 'random' are controls.",
+    )
+    min_share: float = Field(
+        0.0, ge=0, le=1, description="Keep an input only if this share of its samples is right."
+    )
+    both_orders: bool = Field(
+        False, description="Keep a pair only if both of its orders have a kept judgment."
+    )
+    agree: bool = Field(
+        False,
+        description="With both_orders: the two kept judgments must reason from the same answer "
+        "(their texts agree up to the first sentence end).",
+    )
+    per_input: int = Field(1, ge=1, description="Kept judgments per input, chosen at random.")
+    balance: bool = Field(True, description="Equal numbers of A and B labels.")
+
+
+class LoraSettings(Contract):
+    """LoRA on all linear layers (PEFT)."""
+
+    rank: int = Field(16, ge=1, le=512)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class TrainSettings(Contract):
+    """Supervised fine-tuning from the base model, loss on judgment tokens only."""
+
+    method: Literal["full", "lora"] = "full"
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+    learning_rate: float = Field(1e-6, gt=0)
+    final_lr_share: float = Field(0.2, ge=0, le=1, description="The schedule ends at this share.")
+    warmup_steps: int = Field(100, ge=0)
+    steps: int = Field(500, ge=1, description="Optimizer steps.")
+    tokens_per_step: int = Field(
+        8192, ge=1, description="Tokens per step (prompt and judgment), so runs compare."
+    )
+    weight_decay: float = Field(0.0, ge=0)
+    checkpoints: int = Field(
+        2, ge=1, le=10, description="Kept evenly over the run; the best one is published."
+    )
+
+
+class ValidateSettings(Contract):
+    """Held-out constructed pairs: half chooses the checkpoint, half decides promotion."""
+
+    instructions: int = Field(400, ge=2, description="Instructions set aside before iteration 1.")
+    max_tokens: int = Field(4096, ge=1, description="Length limit of a greedy judgment (tokens).")
+
+
+class GateSettings(Contract):
+    """When a version becomes `latest`."""
+
+    margin: float = Field(
+        0.0, ge=0, le=1, description="Held-out strict accuracy must rise by at least this much."
+    )
+    labelled_tolerance: float = Field(
+        0.02, ge=0, le=1, description="Strict accuracy on the labelled set may fall by this much."
+    )
+
+
+class Recipe(Contract):
+    """All settings of a job. Two jobs with the same recipe, data and seed give the same counts."""
+
+    name: str = Field("custom", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    base_model: str = Field("smallworld", description="A base model the operator allows, by name.")
+    inference: str = Field(
+        "local", description="'local' (transformers) or the name of an operator's endpoint."
+    )
+    iterations: int = Field(5, ge=1, le=50)
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    chunk_size: int = Field(128, ge=1, le=4096, description="Inputs per chunk of work.")
+    select: SelectSettings = Field(default_factory=SelectSettings)
+    pair: PairSettings = Field(default_factory=PairSettings)
+    judge: JudgeSettings = Field(default_factory=JudgeSettings)
+    curate: CurateSettings = Field(default_factory=CurateSettings)
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    validate_: ValidateSettings = Field(default_factory=ValidateSettings, alias="validate")
+    gate: GateSettings = Field(default_factory=GateSettings)
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
+
+
+# ---------------------------------------------------------------- states
+
+
+class State(StrEnum):
+    """States of jobs, iterations, stages and chunks (each uses the ones that fit it)."""
+
+    PENDING = "pending"
+    READY = "ready"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details, for responses and for failed jobs alike."""
+
+    type: str = "about:blank"
+    title: str
+    status: int | None = None
+    detail: str | None = None
+    code: str
+    param: str | None = None
+    request_id: str | None = None
+    fault: Literal["user", "system"] | None = Field(None, description="Whose failure a job's is.")
+    errors: list[dict[str, Any]] = Field(default_factory=list)
+
+
+# ---------------------------------------------------------------- resources
+
+T = TypeVar("T")
+
+
+class Page(BaseModel, Generic[T]):
+    """A cursor page: pass the last item's id (or seq) as `after` to get the next one."""
+
+    data: list[T]
+    has_more: bool
+
+
+class DatasetOut(BaseModel):
+    id: str
+    name: str
+    kind: Literal["instructions", "labelled"]
+    rows: int
+    bytes: int
+    sha256: str
+    created_at: dt.datetime
+
+
+class JobIn(Contract):
+    """POST /v1/jobs."""
+
+    dataset: str = Field(description="Id of an uploaded dataset of instructions.")
+    labelled_dataset: str | None = Field(
+        None, description="Id of a labelled dataset: every version is scored on it, none is trained"
+    )
+    recipe: str | dict[str, Any] = Field("quickstart", description="A recipe's name, or inline.")
+    overrides: dict[str, Any] = Field(
+        default_factory=dict, description="Merged into the recipe, key by key."
+    )
+    model: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
+        description="Name under which versions are registered; default: the recipe's name.",
+    )
+
+
+class JobOut(BaseModel):
+    id: str
+    state: State
+    model: str
+    dataset: str
+    labelled_dataset: str | None
+    recipe: dict[str, Any]
+    current_iteration: int | None
+    iterations_done: int
+    error: Problem | None
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
+    cancel_requested_at: dt.datetime | None
+
+
+class EventOut(BaseModel):
+    seq: int
+    type: str
+    data: dict[str, Any]
+    created_at: dt.datetime
+
+
+class StageOut(BaseModel):
+    kind: str
+    state: State
+    chunks: int
+    chunks_done: int
+    counts: dict[str, int]
+    metrics: dict[str, Any]
+    seconds: float | None = Field(description="Wall-clock seconds from first to last chunk.")
+
+
+class IterationOut(BaseModel):
+    id: str
+    job: str
+    number: int = Field(description="0 scores the seed; 1..n train.")
+    state: State
+    stages: list[StageOut]
+    counts: dict[str, int]
+    kept_share: float | None = Field(description="Kept judgments / sampled judgments.")
+    metrics: dict[str, Any]
+    tokens: int = Field(description="Sampled tokens plus trained tokens.")
+    seconds: float | None
+    model_version: str | None
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
+
+
+class VersionOut(BaseModel):
+    ref: str = Field(description="name:number, exact and immutable.")
+    model: str
+    number: int
+    job: str | None
+    iteration: int | None
+    parent: str | None
+    sha256: str
+    lineage: dict[str, Any]
+    metrics: dict[str, Any]
+    aliases: list[str]
+    created_at: dt.datetime
+
+
+class AliasMove(BaseModel):
+    revision: int
+    version: str
+    reason: str
+    created_at: dt.datetime
+
+
+class AliasOut(BaseModel):
+    model: str
+    alias: str
+    version: str
+    revision: int
+    history: list[AliasMove]
+
+
+class AliasIn(Contract):
+    """PUT /v1/models/{name}/aliases/{alias}; send If-Match with the revision you saw."""
+
+    version: int = Field(ge=0)
+    reason: str = Field("manual", max_length=500)
+
+
+# ---------------------------------------------------------------- judging
+
+
+class JudgeIn(Contract):
+    """POST /judge."""
+
+    instruction: Annotated[str, Field(min_length=1, max_length=100_000)]
+    response_a: Annotated[str, Field(max_length=100_000)]
+    response_b: Annotated[str, Field(max_length=100_000)]
+    model: str | None = Field(
+        None, description="name, name:alias or name:number; default: the only model's `latest`."
+    )
+    both_orders: bool = Field(True, description="Judge in both orders; disagreement is a tie.")
+    votes: int = Field(1, ge=1, le=64, description="1 is greedy; more are sampled and counted.")
+
+
+class OrderVerdict(BaseModel):
+    order: Literal["AB", "BA"] = Field(description="BA: the responses were shown swapped.")
+    verdict: Literal["A", "B", "tie", "unparsable"] = Field(description="In the request's letters.")
+    share: float = Field(description="Share of this order's votes for the verdict.")
+    reasoning: str = Field(description="The text of one vote with this verdict, as written.")
+
+
+class JudgeOut(BaseModel):
+    verdict: Literal["A", "B", "tie", "unparsable"]
+    confidence: float = Field(description="Share of all votes, over both orders, for the verdict.")
+    orders_agree: bool | None = Field(description="None when one order was judged.")
+    orders: list[OrderVerdict]
+    parse_failures: int
+    model: str = Field(description="Exact version that answered, name:number.")
+    template: str
+    template_sha256: str
+    tokens: int
+    seconds: float

@@ -1,0 +1,34 @@
+"""One engine per process, and one way to open a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.orm import Session
+
+from selftaught.settings import get_settings
+
+
+@lru_cache(maxsize=1)
+def get_engine() -> Engine:
+    """The process's connection pool; `pool_pre_ping` survives a restarted Postgres."""
+    return create_engine(
+        get_settings().database_url,
+        pool_pre_ping=True,
+        pool_size=10,
+        max_overflow=20,
+        connect_args={"application_name": f"selftaught-{get_settings().role}"},
+    )
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """A session that commits on success and rolls back on any exception.
+
+    Nothing inside may call a model, a file or the network (rule 7 of docs/architecture.md).
+    """
+    with Session(get_engine(), expire_on_commit=False) as session, session.begin():
+        yield session

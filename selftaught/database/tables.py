@@ -1,0 +1,221 @@
+"""Every table, typed. The schema itself is made by migrations/ and by nothing else."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+JSON = dict[str, Any]
+STATES = "'pending','ready','running','cancelling','succeeded','failed','cancelled'"
+
+
+class Base(DeclarativeBase):
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        JSON: JSONB(none_as_null=True),
+        dt.datetime: DateTime(timezone=True),
+    }
+
+
+def _state(name: str) -> CheckConstraint:
+    return CheckConstraint(f"state IN ({STATES})", name=f"{name}_state")
+
+
+def _created() -> Mapped[dt.datetime]:
+    return mapped_column(server_default=func.clock_timestamp())
+
+
+class Artifact(Base):
+    """A file that outlives a stage; published before its row, never changed after."""
+
+    __tablename__ = "artifacts"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    path: Mapped[str] = mapped_column(unique=True, doc="Relative to the artifacts folder.")
+    sha256: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    rows: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[dt.datetime] = _created()
+
+
+class Dataset(Base):
+    """An uploaded file, normalised to JSONL, immutable."""
+
+    __tablename__ = "datasets"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    kind: Mapped[str] = mapped_column(doc="instructions | labelled")
+    artifact_id: Mapped[str] = mapped_column(ForeignKey("artifacts.id"))
+    created_at: Mapped[dt.datetime] = _created()
+
+
+class Job(Base):
+    __tablename__ = "jobs"
+    __table_args__ = (_state("jobs"),)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    model: Mapped[str] = mapped_column(doc="Name under which versions are registered.")
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    labelled_dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
+    recipe: Mapped[JSON] = mapped_column(doc="Resolved recipe, complete.")
+    event_seq: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    error: Mapped[JSON | None]
+    created_at: Mapped[dt.datetime] = _created()
+    started_at: Mapped[dt.datetime | None]
+    finished_at: Mapped[dt.datetime | None]
+    cancel_requested_at: Mapped[dt.datetime | None]
+
+
+class Iteration(Base):
+    __tablename__ = "iterations"
+    __table_args__ = (UniqueConstraint("job_id", "number"), _state("iterations"))
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    number: Mapped[int]
+    state: Mapped[str]
+    version_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
+    created_at: Mapped[dt.datetime] = _created()
+    started_at: Mapped[dt.datetime | None]
+    finished_at: Mapped[dt.datetime | None]
+
+
+class Stage(Base):
+    __tablename__ = "stages"
+    __table_args__ = (UniqueConstraint("iteration_id", "kind"), _state("stages"))
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    iteration_id: Mapped[str] = mapped_column(ForeignKey("iterations.id"))
+    kind: Mapped[str]
+    position: Mapped[int]
+    state: Mapped[str]
+    chunks: Mapped[int]
+    chunks_done: Mapped[int] = mapped_column(server_default=text("0"))
+    counts: Mapped[JSON] = mapped_column(server_default=text("'{}'::jsonb"))
+    metrics: Mapped[JSON] = mapped_column(server_default=text("'{}'::jsonb"))
+    created_at: Mapped[dt.datetime] = _created()
+    started_at: Mapped[dt.datetime | None]
+    finished_at: Mapped[dt.datetime | None]
+
+
+class Chunk(Base):
+    """The unit of work: one Celery message, one lease, one applied result."""
+
+    __tablename__ = "chunks"
+    __table_args__ = (
+        UniqueConstraint("stage_id", "position"),
+        _state("chunks"),
+        CheckConstraint(
+            "(state = 'running') = (lock_token IS NOT NULL)", name="chunks_lease_iff_running"
+        ),
+        Index("chunks_open", "state", postgresql_where=text("state IN ('ready','running')")),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    stage_id: Mapped[str] = mapped_column(ForeignKey("stages.id"))
+    position: Mapped[int]
+    kind: Mapped[str]
+    queue: Mapped[str]
+    state: Mapped[str]
+    attempt: Mapped[int] = mapped_column(server_default=text("0"), doc="Leases taken so far.")
+    lock_token: Mapped[str | None]
+    lock_owner: Mapped[str | None]
+    lock_expires_at: Mapped[dt.datetime | None]
+    rung_at: Mapped[dt.datetime | None] = mapped_column(doc="When it was last announced.")
+    input: Mapped[JSON]
+    counts: Mapped[JSON] = mapped_column(server_default=text("'{}'::jsonb"))
+    metrics: Mapped[JSON] = mapped_column(server_default=text("'{}'::jsonb"))
+    artifact_id: Mapped[str | None] = mapped_column(ForeignKey("artifacts.id"))
+    error: Mapped[JSON | None]
+    created_at: Mapped[dt.datetime] = _created()
+    started_at: Mapped[dt.datetime | None]
+    finished_at: Mapped[dt.datetime | None]
+
+
+class Outbox(Base):
+    """Messages to send, written in the transaction that makes their chunk ready."""
+
+    __tablename__ = "outbox"
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    chunk_id: Mapped[str] = mapped_column(ForeignKey("chunks.id"))
+    queue: Mapped[str]
+    created_at: Mapped[dt.datetime] = _created()
+
+
+class Event(Base):
+    """What happened to a job, numbered without gaps per job (see work/events.py)."""
+
+    __tablename__ = "events"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    type: Mapped[str]
+    data: Mapped[JSON]
+    created_at: Mapped[dt.datetime] = _created()
+
+
+class ModelVersion(Base):
+    """An immutable folder of weights with its lineage."""
+
+    __tablename__ = "model_versions"
+    __table_args__ = (UniqueConstraint("model", "number"),)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str]
+    number: Mapped[int]
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    iteration_number: Mapped[int | None]
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
+    path: Mapped[str] = mapped_column(doc="Folder of weights; absolute for base models.")
+    sha256: Mapped[str] = mapped_column(doc="Over the folder's files and names.")
+    lineage: Mapped[JSON]
+    created_at: Mapped[dt.datetime] = _created()
+
+    @property
+    def ref(self) -> str:
+        """`name:number`."""
+        return f"{self.model}:{self.number}"
+
+
+class Evaluation(Base):
+    """A version's summary on one set of one job."""
+
+    __tablename__ = "evaluations"
+    __table_args__ = (UniqueConstraint("version_id", "job_id", "set"),)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    set: Mapped[str] = mapped_column(doc="heldout | labelled")
+    metrics: Mapped[JSON]
+    created_at: Mapped[dt.datetime] = _created()
+
+
+class Alias(Base):
+    __tablename__ = "aliases"
+    model: Mapped[str] = mapped_column(primary_key=True)
+    alias: Mapped[str] = mapped_column(primary_key=True)
+    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    revision: Mapped[int]
+    updated_at: Mapped[dt.datetime] = _created()
+
+
+class AliasHistory(Base):
+    """Every move of an alias; the newest row is the alias's present."""
+
+    __tablename__ = "alias_history"
+    model: Mapped[str] = mapped_column(primary_key=True)
+    alias: Mapped[str] = mapped_column(primary_key=True)
+    revision: Mapped[int] = mapped_column(primary_key=True)
+    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    reason: Mapped[str]
+    created_at: Mapped[dt.datetime] = _created()

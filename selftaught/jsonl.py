@@ -1,0 +1,89 @@
+"""JSON lines on disk: streamed, or fetched one at a time by position, never held all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import orjson
+
+Row = dict[str, Any]
+Position = tuple[int, int]
+"""Where a row stands: index of the file, byte offset of its line."""
+
+
+def read(path: Path) -> Iterator[Row]:
+    """The rows of a file, in order; blank lines are skipped.
+
+    Lines end at a newline byte only: U+2028 inside a string does not split it.
+    Raises ValueError naming file and line for a line that is not a JSON object.
+    """
+    for _, row in read_with_offsets(path):
+        yield row
+
+
+def read_with_offsets(path: Path) -> Iterator[tuple[int, Row]]:
+    """Like :func:`read`, each row with the byte offset of its line."""
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield offset, _parse(line, path, number)
+            offset += len(line)
+
+
+def write(path: Path, rows: Iterable[Row]) -> int:
+    """Write rows, replacing the file; returns how many."""
+    count = 0
+    with path.open("wb") as file:
+        for row in rows:
+            file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+            count += 1
+    return count
+
+
+class Shelf:
+    """Rows of several files: walk over all of them, then fetch single ones again by position."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = list(paths)
+        self._files: dict[int, BinaryIO] = {}
+
+    def __enter__(self) -> Shelf:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def walk(self) -> Iterator[tuple[Position, Row]]:
+        """Every row with its position, file by file."""
+        for index, path in enumerate(self._paths):
+            for offset, row in read_with_offsets(path):
+                yield (index, offset), row
+
+    def fetch(self, position: Position) -> Row:
+        """The row at a position that :meth:`walk` gave."""
+        index, offset = position
+        if index not in self._files:
+            self._files[index] = self._paths[index].open("rb")
+        file = self._files[index]
+        file.seek(offset)
+        return _parse(file.readline(), self._paths[index], None)
+
+
+def _parse(line: bytes, path: Path, number: int | None) -> Row:
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"{path.name}, line {number}: not JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{path.name}, line {number}: not a JSON object")
+    return row

@@ -1,0 +1,90 @@
+"""Every environment variable the services read, in one place.
+
+Embedded and production differ only in these values: where the servers are, never what runs.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read from the environment once per process (see :func:`get_settings`)."""
+
+    model_config = SettingsConfigDict(env_prefix="SELFTAUGHT_", extra="ignore")
+
+    home: Path = Field(
+        default=Path(".selftaught"),
+        description="SELFTAUGHT_HOME: folder for artifacts, model versions, logs and demo results.",
+    )
+    role: str = Field(
+        default="process",
+        description="SELFTAUGHT_ROLE: this process's name, written into leases and logs.",
+    )
+    database_url: str = Field(
+        default="postgresql+psycopg://selftaught@127.0.0.1:5432/selftaught",
+        validation_alias="DATABASE_URL",
+        description="DATABASE_URL: SQLAlchemy URL of Postgres, the truth.",
+    )
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        validation_alias="REDIS_URL",
+        description="REDIS_URL: Redis, which only carries Celery messages.",
+    )
+    evaluator_url: str = Field(
+        default="http://127.0.0.1:8081",
+        validation_alias="EVALUATOR_URL",
+        description="EVALUATOR_URL: base URL of the evaluator service behind POST /judge.",
+    )
+    models_dir: Path | None = Field(
+        default=None,
+        description="SELFTAUGHT_MODELS_DIR: operator's folder of base models, one subfolder each. "
+        "The shipped seed 'smallworld' is always known.",
+    )
+    endpoints: dict[str, str] = Field(
+        default_factory=dict,
+        description='SELFTAUGHT_ENDPOINTS: JSON object {"name": "https://host/v1"} of '
+        "OpenAI-compatible endpoints that recipes may name; the key of endpoint NAME is read from "
+        "SELFTAUGHT_ENDPOINT_KEY_<NAME>.",
+    )
+    lease_seconds: float = Field(
+        default=30.0, gt=0, description="A lease not renewed for this long is given up for dead."
+    )
+    heartbeat_seconds: float = Field(
+        default=5.0, gt=0, description="How often a worker renews its lease and looks for cancel."
+    )
+    relay_seconds: float = Field(
+        default=0.2, gt=0, description="How often the relay looks for outbox rows."
+    )
+    rering_seconds: float = Field(
+        default=20.0, gt=0, description="A ready chunk whose message is older is announced again."
+    )
+    max_attempts: int = Field(
+        default=3, ge=1, description="Leases a chunk may lose before its job fails (worker_lost)."
+    )
+    max_upload_bytes: int = Field(
+        default=1_073_741_824, gt=0, description="Largest dataset upload, counted while streaming."
+    )
+    max_row_bytes: int = Field(
+        default=1_048_576, gt=0, description="Largest single line or CSV row of an upload."
+    )
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """Files that outlive a stage."""
+        return self.home / "artifacts"
+
+    @property
+    def versions_dir(self) -> Path:
+        """Immutable model versions, one folder each."""
+        return self.home / "versions"
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """This process's settings."""
+    return Settings()

@@ -1,0 +1,304 @@
+"""Leases: one holder per chunk, and only the holder's result counts.
+
+claim → (work outside any transaction, heartbeat in a thread) → finish | fail. A holder that froze
+or died loses its lease to the reaper; when it comes back its token no longer matches and its
+result is discarded. All times are Postgres's clock, so hosts may disagree about theirs.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import CursorResult, func, select, text, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from selftaught.artifacts import Published, resolve
+from selftaught.contracts import Problem, Recipe, State
+from selftaught.database import transaction
+from selftaught.database.tables import Artifact, Chunk, Iteration, Job, Stage
+from selftaught.ids import new_id
+from selftaught.settings import get_settings
+from selftaught.work import pipeline
+from selftaught.work.events import emit
+
+log = logging.getLogger(__name__)
+
+
+class LeaseLost(Exception):
+    """Somebody else holds the chunk now, or the job has ended; drop everything."""
+
+
+class JobFailure(Exception):
+    """The job cannot go on; ends it with a typed reason and no further attempt."""
+
+    def __init__(self, code: str, title: str, detail: str, fault: str = "user") -> None:
+        super().__init__(f"{code}: {detail}")
+        self.problem = Problem.model_validate(
+            {"code": code, "title": title, "detail": detail, "fault": fault}
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a handler made: counts are summed over a stage's chunks."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    artifact: Published | None = None
+    extra: dict[str, Any] = field(default_factory=dict)  # for the handler's own apply
+
+
+@dataclass
+class Lease:
+    """A claimed chunk, with all its handler needs to know."""
+
+    chunk_id: str
+    token: str
+    job_id: str
+    iteration_id: str
+    iteration: int
+    kind: str
+    attempt: int
+    input: dict[str, Any]
+    recipe: Recipe
+    lost: threading.Event = field(default_factory=threading.Event)
+
+    def check(self) -> None:
+        """Step boundary: raises LeaseLost once the lease or the job is gone."""
+        if self.lost.is_set():
+            raise LeaseLost(self.chunk_id)
+
+    def path(self, kind: str) -> str:
+        """Where this holder, and no other, writes its artifact."""
+        return f"jobs/{self.job_id}/{self.iteration}/{kind}/{self.chunk_id}.{self.token}.jsonl"
+
+    def say(self, type_: str, data: dict[str, Any]) -> None:
+        """Emit an event now, in a transaction of its own."""
+        with transaction() as session:
+            emit(session, self.job_id, type_, {"iteration": self.iteration, **data})
+
+
+def claim(chunk_id: str, owner: str) -> Lease | None:
+    """Take the chunk if it is ready and its job is running; None means there is nothing to do."""
+    with transaction() as session:
+        job_id = session.scalar(select(Chunk.job_id).where(Chunk.id == chunk_id))
+        if job_id is None:
+            return None
+        job = pipeline.lock_job(session, job_id)
+        chunk = session.get_one(Chunk, chunk_id, populate_existing=True)
+        if chunk.state != State.READY or job.state != State.RUNNING:
+            return None
+        stage = session.get_one(Stage, chunk.stage_id)
+        iteration = session.get_one(Iteration, stage.iteration_id)
+        chunk.state = State.RUNNING
+        chunk.attempt += 1
+        chunk.lock_token = secrets.token_hex(8)
+        chunk.lock_owner = owner
+        chunk.started_at = pipeline.now()
+        stage.started_at = stage.started_at or chunk.started_at
+        session.flush()
+        session.execute(
+            text("UPDATE chunks SET lock_expires_at = clock_timestamp() + :s WHERE id = :id"),
+            {"s": _lease_time(), "id": chunk.id},
+        )
+        return Lease(
+            chunk_id=chunk.id,
+            token=chunk.lock_token,
+            job_id=job.id,
+            iteration_id=iteration.id,
+            iteration=iteration.number,
+            kind=chunk.kind,
+            attempt=chunk.attempt,
+            input=chunk.input,
+            recipe=Recipe.model_validate(job.recipe),
+        )
+
+
+class Heartbeat:
+    """Renews a lease from a thread while the block runs; sets `lease.lost` when it is gone."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        settings = get_settings()
+        renewed = time.monotonic()
+        while not self._stop.wait(settings.heartbeat_seconds):
+            try:
+                alive = renew(self._lease)
+            except OperationalError as error:  # Postgres restarts: the lease outlives a short one
+                log.warning("heartbeat of %s failed: %s", self._lease.chunk_id, error)
+                alive = time.monotonic() - renewed < settings.lease_seconds
+            else:
+                renewed = time.monotonic()
+            if not alive:
+                self._lease.lost.set()
+                return
+
+
+def renew(lease: Lease) -> bool:
+    """Extend the lease; False if it is lost or the job no longer runs."""
+    with transaction() as session:
+        result = session.execute(
+            text(
+                "UPDATE chunks SET lock_expires_at = clock_timestamp() + :s "
+                "FROM jobs WHERE chunks.id = :id AND chunks.lock_token = :token "
+                "AND jobs.id = chunks.job_id AND jobs.state = 'running'"
+            ),
+            {"s": _lease_time(), "id": lease.chunk_id, "token": lease.token},
+        )
+        return _hit(result)
+
+
+def finish(lease: Lease, result: Result, apply: Any = None) -> bool:
+    """Publish the holder's result and plan what follows, in one transaction.
+
+    `apply(session, lease, result)` is the handler's own part of it. False: the lease was lost or
+    the job ended, nothing was changed, and the artifact's file is removed.
+    """
+    with transaction() as session:
+        job = pipeline.lock_job(session, lease.job_id)
+        applied = job.state == State.RUNNING and _release(session, lease, State.SUCCEEDED)
+        if applied:
+            chunk = session.get_one(Chunk, lease.chunk_id, populate_existing=True)
+            chunk.counts, chunk.metrics = result.counts, result.metrics
+            if result.artifact is not None:
+                chunk.artifact_id = _add_artifact(session, result.artifact)
+            if apply is not None:
+                apply(session, lease, result)
+            pipeline.stage_chunk_done(session, job, chunk.stage_id)
+    if not applied:
+        if result.artifact is not None:
+            resolve(result.artifact.path).unlink(missing_ok=True)
+        give_up(lease)
+    return applied
+
+
+def give_up(lease: Lease) -> None:
+    """Let go of a chunk whose job was cancelled or has failed, so that the job can close."""
+    with transaction() as session:
+        job = pipeline.lock_job(session, lease.job_id)
+        ended = job.state != State.RUNNING and _release(session, lease, State.CANCELLED)
+        if ended and job.state == State.CANCELLING:
+            pipeline.close_if_idle(session, job)
+
+
+def fail(lease: Lease, problem: Problem, *, retry: bool) -> None:
+    """Report a failed attempt: requeue it while attempts are left, else end the job."""
+    with transaction() as session:
+        job = pipeline.lock_job(session, lease.job_id)
+        chunk = session.get_one(Chunk, lease.chunk_id, populate_existing=True)
+        if chunk.lock_token != lease.token:
+            return
+        retry_or_end(session, job, chunk, problem, retry=retry)
+
+
+def retry_or_end(
+    session: Session, job: Job, chunk: Chunk, problem: Problem, *, retry: bool
+) -> None:
+    """Common end of a failed attempt and of a dead lease; the job's row is locked."""
+    body = problem.model_dump(exclude_none=True)
+    chunk.lock_token = chunk.lock_owner = chunk.lock_expires_at = None
+    chunk.error = body
+    if job.state != State.RUNNING:
+        chunk.state = State.CANCELLED
+        session.flush()
+        if job.state == State.CANCELLING:
+            pipeline.close_if_idle(session, job)
+        return
+    said = {"stage": chunk.kind, "chunk": chunk.id, "attempt": chunk.attempt, "error": body}
+    if retry and chunk.attempt < get_settings().max_attempts:
+        chunk.state = State.READY
+        session.flush()
+        pipeline.ring(session, chunk)
+        emit(session, job.id, "chunk.requeued", said)
+        return
+    chunk.state = State.FAILED
+    chunk.finished_at = pipeline.now()
+    session.flush()
+    emit(session, job.id, "chunk.failed", said)
+    pipeline.fail_job(session, job, body)
+
+
+def reap() -> int:
+    """Requeue or end chunks whose lease ran out; returns how many."""
+    with transaction() as session:
+        expired = session.execute(
+            select(Chunk.id, Chunk.job_id).where(
+                Chunk.state == State.RUNNING, Chunk.lock_expires_at < func.clock_timestamp()
+            )
+        ).all()
+    reaped = 0
+    for chunk_id, job_id in expired:
+        with transaction() as session:
+            job = pipeline.lock_job(session, job_id)
+            chunk = session.scalar(
+                select(Chunk)
+                .where(
+                    Chunk.id == chunk_id,
+                    Chunk.state == State.RUNNING,
+                    Chunk.lock_expires_at < func.clock_timestamp(),
+                )
+                .with_for_update()
+            )
+            if chunk is None:
+                continue
+            problem = Problem(
+                code="worker_lost",
+                title="A worker was lost",
+                detail=f"{chunk.lock_owner} stopped renewing its lease (attempt {chunk.attempt})",
+                fault="system",
+            )
+            retry_or_end(session, job, chunk, problem, retry=True)
+            reaped += 1
+    return reaped
+
+
+def _release(session: Session, lease: Lease, state: State) -> bool:
+    """The guard: give up the lease only if it is still ours."""
+    result = session.execute(
+        update(Chunk)
+        .where(Chunk.id == lease.chunk_id, Chunk.lock_token == lease.token)
+        .values(
+            state=state,
+            lock_token=None,
+            lock_owner=None,
+            lock_expires_at=None,
+            finished_at=func.clock_timestamp(),
+        )
+        .execution_options(synchronize_session=False)
+    )
+    return _hit(result)
+
+
+def _hit(result: Any) -> bool:
+    assert isinstance(result, CursorResult)
+    return result.rowcount == 1
+
+
+def _add_artifact(session: Session, published: Published) -> str:
+    artifact = Artifact(id=new_id("art"), **published.__dict__)
+    session.add(artifact)
+    session.flush()
+    return artifact.id
+
+
+def _lease_time() -> dt.timedelta:
+    return dt.timedelta(seconds=get_settings().lease_seconds)

@@ -1,0 +1,382 @@
+"""Which stage follows which, and what its chunks are: the plan of a job, written row by row.
+
+Iteration 0 prepares and scores the seed; iterations 1..n each make pairs, judge them, curate,
+train from the seed and score the result. Every function here runs inside the caller's
+transaction, with the job's row locked, and only reads and writes rows.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from selftaught.contracts import TERMINAL, Recipe, State
+from selftaught.database.tables import (
+    Alias,
+    Artifact,
+    Chunk,
+    Dataset,
+    Evaluation,
+    Iteration,
+    Job,
+    ModelVersion,
+    Outbox,
+    Stage,
+)
+from selftaught.ids import new_id
+from selftaught.work.events import emit
+
+SEED_STAGES = ("register", "select", "pair", "validate", "gate")
+LOOP_STAGES = ("pair", "judge", "curate", "train", "validate", "gate")
+QUEUES = {
+    "select": "generator",
+    "pair": "generator",
+    "judge": "generator",
+    "curate": "generator",
+    "register": "trainer",
+    "train": "trainer",
+    "validate": "evaluator",
+    "gate": "evaluator",
+}
+VALIDATE_CHUNK = 1024  # pairs scored per validate chunk
+
+Inputs = list[dict[str, Any]]
+
+
+def now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def start_job(session: Session, job: Job) -> None:
+    """Plan iteration 0 of a job whose row was just added; call in the same transaction."""
+    session.flush()
+    emit(session, job.id, "job.created", {"model": job.model, "recipe": job.recipe["name"]})
+    job.state = State.RUNNING
+    job.started_at = now()
+    _start_iteration(session, job, 0)
+
+
+def cancel_job(session: Session, job_id: str) -> bool:
+    """Ask a job to stop; False if it had already ended. Published versions stay.
+
+    Waiting chunks end at once; running ones see it at their next heartbeat and step boundary.
+    """
+    job = lock_job(session, job_id)
+    if job.state in TERMINAL:
+        return False
+    if job.state != State.CANCELLING:
+        job.state = State.CANCELLING
+        job.cancel_requested_at = now()
+        emit(session, job.id, "job.cancelling")
+    close_if_idle(session, job)
+    return True
+
+
+def lock_job(session: Session, job_id: str) -> Job:
+    """The job's row, locked. Every transaction takes this lock first, so none deadlock."""
+    return session.execute(
+        select(Job)
+        .where(Job.id == job_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).scalar_one()
+
+
+def stage_chunk_done(session: Session, job: Job, stage_id: str) -> None:
+    """Count a finished chunk; the last one closes the stage and plans what follows (fan-in)."""
+    stage = session.get_one(Stage, stage_id, populate_existing=True)
+    stage.chunks_done += 1
+    if stage.chunks_done < stage.chunks:
+        if stage.chunks > 1:
+            progress = {"stage": stage.kind, "done": stage.chunks_done, "of": stage.chunks}
+            emit(session, job.id, "stage.progress", progress)
+        return
+    chunks = session.scalars(
+        select(Chunk).where(Chunk.stage_id == stage.id).order_by(Chunk.position)
+    ).all()
+    stage.counts = add_counts([c.counts for c in chunks])
+    if len(chunks) == 1:
+        stage.metrics = chunks[0].metrics
+    stage.state = State.SUCCEEDED
+    stage.finished_at = now()
+    iteration = session.get_one(Iteration, stage.iteration_id)
+    emit(
+        session,
+        job.id,
+        "stage.succeeded",
+        {"iteration": iteration.number, "stage": stage.kind, "counts": stage.counts},
+    )
+    kinds = SEED_STAGES if iteration.number == 0 else LOOP_STAGES
+    if stage.position + 1 < len(kinds):
+        _start_stage(session, job, iteration, stage.position + 1)
+    else:
+        _finish_iteration(session, job, iteration)
+
+
+def fail_job(session: Session, job: Job, error: dict[str, Any]) -> None:
+    """End a job as failed, with a Problem body as the reason."""
+    if job.state in TERMINAL:
+        return
+    job.state = State.FAILED
+    job.error = error
+    job.finished_at = now()
+    _close_open_rows(session, job, State.FAILED)
+    emit(session, job.id, "job.failed", error)
+
+
+def close_if_idle(session: Session, job: Job) -> None:
+    """End a cancelling job once none of its chunks is running."""
+    _end_ready_chunks(session, job)
+    running = session.scalar(
+        select(func.count()).where(Chunk.job_id == job.id, Chunk.state == State.RUNNING)
+    )
+    if running == 0:
+        job.state = State.CANCELLED
+        job.finished_at = now()
+        _close_open_rows(session, job, State.CANCELLED)
+        emit(session, job.id, "job.cancelled")
+
+
+def ring(session: Session, chunk: Chunk) -> None:
+    """Queue the message that announces a ready chunk."""
+    session.add(Outbox(chunk_id=chunk.id, queue=chunk.queue))
+
+
+def add_counts(parts: list[dict[str, Any]]) -> dict[str, int]:
+    """Sum of integer counts, key by key."""
+    total: dict[str, int] = {}
+    for part in parts:
+        for key, value in part.items():
+            total[key] = total.get(key, 0) + int(value)
+    return dict(sorted(total.items()))
+
+
+# ---------------------------------------------------------------- planning
+
+
+def _start_iteration(session: Session, job: Job, number: int) -> None:
+    iteration = Iteration(
+        id=new_id("it"), job_id=job.id, number=number, state=State.RUNNING, started_at=now()
+    )
+    session.add(iteration)
+    session.flush()
+    emit(session, job.id, "iteration.started", {"iteration": number, "id": iteration.id})
+    _start_stage(session, job, iteration, 0)
+
+
+def _start_stage(session: Session, job: Job, iteration: Iteration, position: int) -> None:
+    kind = (SEED_STAGES if iteration.number == 0 else LOOP_STAGES)[position]
+    inputs = _plan(session, job, iteration, kind)
+    stage = Stage(
+        id=new_id("st"),
+        job_id=job.id,
+        iteration_id=iteration.id,
+        kind=kind,
+        position=position,
+        state=State.RUNNING if inputs else State.FAILED,
+        chunks=len(inputs),
+    )
+    session.add(stage)
+    session.flush()
+    emit(
+        session,
+        job.id,
+        "stage.started",
+        {"iteration": iteration.number, "stage": kind, "chunks": len(inputs)},
+    )
+    if not inputs:
+        fail_job(session, job, nothing_left(kind, iteration.number))
+        return
+    chunks = [
+        Chunk(
+            id=f"{stage.id}.{index}",
+            job_id=job.id,
+            stage_id=stage.id,
+            position=index,
+            kind=kind,
+            queue=QUEUES[kind],
+            state=State.READY,
+            input=chunk_input,
+        )
+        for index, chunk_input in enumerate(inputs)
+    ]
+    session.add_all(chunks)
+    session.flush()
+    for chunk in chunks:
+        ring(session, chunk)
+
+
+def _finish_iteration(session: Session, job: Job, iteration: Iteration) -> None:
+    iteration.state = State.SUCCEEDED
+    iteration.finished_at = now()
+    emit(session, job.id, "iteration.succeeded", {"iteration": iteration.number})
+    if iteration.number < Recipe.model_validate(job.recipe).iterations:
+        _start_iteration(session, job, iteration.number + 1)
+        return
+    job.state = State.SUCCEEDED
+    job.finished_at = now()
+    emit(session, job.id, "job.succeeded")
+
+
+def _plan(session: Session, job: Job, iteration: Iteration, kind: str) -> Inputs:
+    """The inputs of a stage's chunks, from rows that earlier stages left."""
+    recipe = Recipe.model_validate(job.recipe)
+    if kind in ("register", "gate"):
+        return [{}]
+    if kind == "select":
+        return [{"dataset": _dataset_path(session, job.dataset_id)}]
+    if kind == "pair":
+        return _plan_pairs(session, job, iteration.number, recipe)
+    if kind == "judge":
+        judge = _version(session, job, iteration.number - 1)
+        pairs = _outputs(session, job, iteration.number, "pair")
+        return [{"pairs": a.path, "version": judge.id} for a in pairs if a.rows > 0]
+    if kind == "curate":
+        parts = _outputs(session, job, iteration.number, "judge")
+        return [{"judgments": [a.path for a in parts]}] if parts else []
+    if kind == "train":
+        (examples,) = _outputs(session, job, iteration.number, "curate")
+        if examples.rows == 0:
+            return []
+        heldout = [a.path for a in _outputs(session, job, 0, "pair")]
+        base = _version(session, job, 0)
+        return [{"examples": examples.path, "heldout": heldout, "base_version": base.id}]
+    if kind == "validate":
+        return _plan_validation(session, job, iteration)
+    raise ValueError(f"no such stage: {kind}")
+
+
+def _plan_pairs(session: Session, job: Job, number: int, recipe: Recipe) -> Inputs:
+    """Ranges of the selection: the first rows are held out, then a fresh slice per iteration.
+
+    When the selection is used up, slices start over behind the held-out rows, and an event says so.
+    """
+    (selection,) = _outputs(session, job, 0, "select")
+    generator = _version(session, job, 0)
+    heldout = recipe.validate_.instructions
+    pool = selection.rows - heldout
+    if pool < 1:
+        return []
+    if number == 0:
+        ranges = [(0, heldout)]
+    else:
+        size = min(recipe.pair.instructions, pool)
+        start = (number - 1) * recipe.pair.instructions % pool
+        if number * recipe.pair.instructions > pool:
+            emit(session, job.id, "instructions.reused", {"iteration": number, "pool": pool})
+        first = min(size, pool - start)
+        ranges = [(heldout + start, first), (heldout, size - first)]
+    return [
+        {
+            "selection": selection.path,
+            "offset": offset + step,
+            "limit": min(recipe.chunk_size, length - step),
+            "version": generator.id,
+        }
+        for offset, length in ranges
+        for step in range(0, length, recipe.chunk_size)
+    ]
+
+
+def _plan_validation(session: Session, job: Job, iteration: Iteration) -> Inputs:
+    """The new version, and the version it must beat if this job has not scored that one yet."""
+    versions = [str(iteration.version_id)]
+    latest = session.get(Alias, (job.model, "latest"))
+    if latest is not None and latest.version_id not in versions:
+        scored = select(Evaluation.id).where(
+            Evaluation.version_id == latest.version_id, Evaluation.job_id == job.id
+        )
+        if session.scalar(scored) is None:
+            versions.append(latest.version_id)
+    sets = [("heldout", a.path, a.rows) for a in _outputs(session, job, 0, "pair") if a.rows > 0]
+    inputs: Inputs = []
+    if job.labelled_dataset_id is not None:
+        path = _dataset_path(session, job.labelled_dataset_id)
+        rows = session.scalars(select(Artifact.rows).where(Artifact.path == path)).one()
+        sets += [("labelled", path, rows)]
+    heldout = [path for name, path, _ in sets if name == "heldout"]
+    if not heldout:
+        return []
+    for version in versions:
+        inputs.append({"set": "heldout", "version": version, "paths": heldout})
+        for _, path, rows in (entry for entry in sets if entry[0] == "labelled"):
+            for offset in range(0, rows, VALIDATE_CHUNK):
+                inputs.append(
+                    {
+                        "set": "labelled",
+                        "version": version,
+                        "paths": [path],
+                        "offset": offset,
+                        "limit": VALIDATE_CHUNK,
+                    }
+                )
+    return inputs
+
+
+def nothing_left(kind: str, number: int) -> dict[str, Any]:
+    """The Problem of a stage that has no input: the data, not the system, is at fault."""
+    return {
+        "title": "Nothing left to work on",
+        "detail": f"iteration {number}: the stage before '{kind}' left no usable rows; "
+        "its counts in the iteration say what was dropped and why",
+        "code": "no_usable_rows",
+        "fault": "user",
+    }
+
+
+# ---------------------------------------------------------------- rows
+
+
+def _outputs(session: Session, job: Job, number: int, kind: str) -> list[Artifact]:
+    """Artifacts of a stage's chunks in order of position."""
+    return list(
+        session.scalars(
+            select(Artifact)
+            .join(Chunk, Chunk.artifact_id == Artifact.id)
+            .join(Stage, Stage.id == Chunk.stage_id)
+            .join(Iteration, Iteration.id == Stage.iteration_id)
+            .where(Iteration.job_id == job.id, Iteration.number == number, Stage.kind == kind)
+            .order_by(Chunk.position)
+        )
+    )
+
+
+def _version(session: Session, job: Job, number: int) -> ModelVersion:
+    """The version that an iteration of this job made (0: the seed)."""
+    return session.scalars(
+        select(ModelVersion)
+        .join(Iteration, Iteration.version_id == ModelVersion.id)
+        .where(Iteration.job_id == job.id, Iteration.number == number)
+    ).one()
+
+
+def _dataset_path(session: Session, dataset_id: str) -> str:
+    return session.scalars(
+        select(Artifact.path)
+        .join(Dataset, Dataset.artifact_id == Artifact.id)
+        .where(Dataset.id == dataset_id)
+    ).one()
+
+
+def _end_ready_chunks(session: Session, job: Job) -> None:
+    session.execute(
+        update(Chunk)
+        .where(Chunk.job_id == job.id, Chunk.state == State.READY)
+        .values(state=State.CANCELLED, finished_at=now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _close_open_rows(session: Session, job: Job, state: State) -> None:
+    """Give every open row of an ended job its final state."""
+    _end_ready_chunks(session, job)
+    for table in (Stage, Iteration):
+        session.execute(
+            update(table)
+            .where(table.job_id == job.id, table.state == State.RUNNING)
+            .values(state=state, finished_at=now())
+            .execution_options(synchronize_session=False)
+        )

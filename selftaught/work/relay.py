@@ -1,0 +1,105 @@
+"""The relay: sends outbox rows to Redis, announces forgotten chunks again, reaps dead leases.
+
+Rows are taken out of the outbox in one short transaction and sent after it, so no transaction
+waits for the network. What a crash in between loses, the next re-ring repairs: a ready chunk whose
+last message is older than SELFTAUGHT_RERING_SECONDS is announced again. Doubles do no harm.
+Any number of relays may run.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from types import FrameType
+
+from celery import Celery
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from selftaught.database import transaction
+from selftaught.settings import get_settings
+from selftaught.work.kernel import reap
+from selftaught.work.worker import celery_app, task_name
+
+log = logging.getLogger(__name__)
+
+TAKE = text(
+    """
+    WITH taken AS (
+        DELETE FROM outbox WHERE id IN (
+            SELECT id FROM outbox ORDER BY id LIMIT 200 FOR UPDATE SKIP LOCKED
+        ) RETURNING chunk_id, queue
+    ), rung AS (
+        UPDATE chunks SET rung_at = clock_timestamp() FROM taken WHERE chunks.id = taken.chunk_id
+    )
+    SELECT DISTINCT chunk_id, queue FROM taken ORDER BY chunk_id
+    """
+)
+RERING = text(
+    """
+    INSERT INTO outbox (chunk_id, queue)
+    SELECT id, queue FROM chunks
+    WHERE state = 'ready' AND rung_at < clock_timestamp() - make_interval(secs => :age)
+      AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.chunk_id = chunks.id)
+    """
+)
+PUT_BACK = text("INSERT INTO outbox (chunk_id, queue) VALUES (:chunk_id, :queue)")
+
+
+def send_pending(apps: dict[str, Celery]) -> int:
+    """Send what the outbox holds; returns how many messages went out."""
+    with transaction() as session:
+        rows = session.execute(TAKE).all()
+    sent = 0
+    try:
+        for chunk_id, queue in rows:
+            app = apps.setdefault(queue, celery_app(queue))
+            app.send_task(task_name(queue), args=[chunk_id], queue=queue)
+            sent += 1
+    except (BrokerError, RedisError, OSError) as error:
+        log.warning("Redis is away (%s); %d messages kept", error, len(rows) - sent)
+        with transaction() as session:
+            for chunk_id, queue in rows[sent:]:
+                session.execute(PUT_BACK, {"chunk_id": chunk_id, "queue": queue})
+        time.sleep(1.0)  # do not spin while Redis is away
+    return sent
+
+
+def rering() -> None:
+    """Queue ready chunks whose message seems lost."""
+    with transaction() as session:
+        session.execute(RERING, {"age": get_settings().rering_seconds})
+
+
+def main() -> None:
+    """Loop until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    stop = threading.Event()
+
+    def on_signal(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    settings = get_settings()
+    apps: dict[str, Celery] = {}
+    checked = 0.0
+    log.info("relay ready")
+    while not stop.wait(settings.relay_seconds):
+        try:
+            send_pending(apps)
+            if time.monotonic() - checked >= min(1.0, settings.rering_seconds):
+                checked = time.monotonic()
+                reap()
+                rering()
+        except OperationalError as error:
+            log.warning("Postgres is away: %s", error)
+            stop.wait(1.0)
+
+
+if __name__ == "__main__":
+    main()

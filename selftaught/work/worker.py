@@ -1,0 +1,110 @@
+"""The Celery side: a message carries a chunk's id and nothing else; the handler does the work.
+
+Each service builds its app with `make_app(queue, handlers)`. Early acknowledgement is on purpose:
+the lease recovers a lost chunk, the broker never does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from celery import Celery
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from selftaught.contracts import Problem
+from selftaught.settings import get_settings
+from selftaught.work.kernel import (
+    Heartbeat,
+    JobFailure,
+    Lease,
+    LeaseLost,
+    Result,
+    claim,
+    fail,
+    finish,
+    give_up,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Handler:
+    """`run` works outside any transaction; `apply` joins the one that publishes the result."""
+
+    run: Callable[[Lease], Result]
+    apply: Callable[[Session, Lease, Result], None] | None = None
+
+
+def celery_app(queue: str) -> Celery:
+    """A Celery app that sends to or serves one queue."""
+    app = Celery(f"selftaught-{queue}", broker=get_settings().redis_url)
+    app.conf.update(
+        task_default_queue=queue,
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=True,
+        worker_enable_remote_control=False,
+        broker_connection_retry_on_startup=True,
+        # A worker that lost Redis exits and is started afresh: a reconnected one can go deaf.
+        broker_connection_retry=False,
+        broker_transport_options={"socket_connect_timeout": 5, "socket_keepalive": True},
+        task_publish_retry=False,
+    )
+    return app
+
+
+def task_name(queue: str) -> str:
+    return f"selftaught.{queue}.run_chunk"
+
+
+def make_app(queue: str, handlers: Mapping[str, Handler]) -> Celery:
+    """The Celery app of a service: one task that leases a chunk and hands it to its handler."""
+    app = celery_app(queue)
+    owner = f"{get_settings().role}@{socket.gethostname()}:{os.getpid()}"
+
+    @app.task(name=task_name(queue))  # type: ignore[untyped-decorator]
+    def run_chunk(chunk_id: str) -> None:
+        run_one(chunk_id, owner, handlers)
+
+    return app
+
+
+def run_one(chunk_id: str, owner: str, handlers: Mapping[str, Handler]) -> bool:
+    """Lease, work, apply. True if this call's result was applied."""
+    lease = claim(chunk_id, owner)
+    if lease is None:
+        return False
+    handler = handlers[lease.kind]
+    try:
+        with Heartbeat(lease):
+            result = handler.run(lease)
+        applied = finish(lease, result, handler.apply)
+        log.info("%s %s %s", lease.kind, chunk_id, "applied" if applied else "discarded")
+        return applied
+    except LeaseLost:
+        log.warning("%s %s: lease lost or job ended", lease.kind, chunk_id)
+        give_up(lease)
+    except JobFailure as failure:
+        log.error("%s %s: %s", lease.kind, chunk_id, failure)
+        fail(lease, failure.problem, retry=False)
+    except OperationalError:
+        raise  # Postgres is away: nothing can be reported; the lease runs out and is reaped
+    except Exception as error:
+        log.exception("%s %s failed", lease.kind, chunk_id)
+        problem = Problem(
+            code="internal_error",
+            title="A worker's step failed",
+            detail=f"{type(error).__name__}: {error}"[:500],
+            fault="system",
+        )
+        fail(lease, problem, retry=True)
+    return False

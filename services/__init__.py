@@ -1,0 +1,1 @@
+"""The four services: api, generator, trainer, evaluator. They share only the package selftaught."""

@@ -1,0 +1,1 @@
+"""The gateway: HTTP in front of Postgres and the evaluator service; it never imports torch."""

@@ -1,0 +1,1 @@
+"""The evaluator: scores versions, decides promotion, serves /judge."""

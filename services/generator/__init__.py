@@ -1,0 +1,1 @@
+"""The generator: select, pair, judge and curate, as pure functions and the Celery handlers."""

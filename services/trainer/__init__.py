@@ -1,0 +1,1 @@
+"""The trainer: supervised fine-tuning in a child process, checkpoint choice, publishing."""

@@ -1,0 +1,56 @@
+"""Real servers for every test that asks for them: one Postgres and one Redis per session."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Servers:
+    database_url: str
+    redis_url: str
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """A migrated Postgres and a Redis of our own."""
+    url = os.environ["DATABASE_URL"]
+    subprocess.run(
+        [sys.executable, "-m", "alembic", "-c", str(ROOT / "migrations/alembic.ini"), "upgrade",
+         "head"], check=True, env={**os.environ, "DATABASE_URL": url})
+    yield Servers(url, os.environ.get("REDIS_URL", ""))
+
+
+@pytest.fixture
+def database(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Servers]:
+    """Empty tables and an empty home; this process's settings point at them."""
+    from sqlalchemy import text
+
+    from selftaught.database import get_engine, transaction
+    from selftaught.database.tables import Base
+    from selftaught.settings import get_settings
+
+    monkeypatch.setenv("DATABASE_URL", servers.database_url)
+    monkeypatch.setenv("REDIS_URL", servers.redis_url)
+    monkeypatch.setenv("SELFTAUGHT_HOME", str(tmp_path))
+    monkeypatch.setenv("SELFTAUGHT_HEARTBEAT_SECONDS", "0.2")
+    get_settings.cache_clear()
+    get_engine.cache_clear()
+    tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+    with transaction() as session:
+        session.execute(text(f"TRUNCATE {tables} CASCADE"))
+    yield servers
+    get_engine().dispose()
+    get_settings.cache_clear()
+    get_engine.cache_clear()

@@ -1,0 +1,305 @@
+"""The work kernel on a real Postgres: every promise of docs/work-kernel.md, one test each."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, text
+
+from selftaught.artifacts import resolve
+from selftaught.database import transaction
+from selftaught.database.tables import Artifact, Chunk, Iteration, Outbox, Stage
+from selftaught.work import kernel, pipeline, relay
+from selftaught.work.kernel import JobFailure, Lease, LeaseLost, Result
+from selftaught.work.worker import run_one
+from tests.work.helpers import (
+    HANDLERS,
+    chunk,
+    drain,
+    events,
+    job,
+    make_job,
+    ready,
+    with_run,
+)
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def expire(chunk_id: str) -> None:
+    """As if the holder had been silent for a lease's length."""
+    with transaction() as session:
+        session.execute(
+            text("UPDATE chunks SET lock_expires_at = now() - interval '1 s' WHERE id = :id"),
+            {"id": chunk_id},
+        )
+
+
+def claimed(chunk_id: str) -> Lease:
+    lease = kernel.claim(chunk_id, "test")
+    assert lease is not None
+    return lease
+
+
+def test_a_job_runs_through_all_stages_to_success() -> None:
+    job_id = make_job(iterations=2)
+    drain(job_id)
+    assert job(job_id).state == "succeeded"
+    with transaction() as session:
+        rows = session.execute(
+            select(Iteration.number, Stage.kind, Stage.state, Stage.chunks, Stage.chunks_done)
+            .join(Stage, Stage.iteration_id == Iteration.id)
+            .where(Iteration.job_id == job_id)
+            .order_by(Iteration.number, Stage.position)
+        ).all()
+    assert [(number, kind) for number, kind, *_ in rows] == [
+        *((0, kind) for kind in pipeline.SEED_STAGES),
+        *((1, kind) for kind in pipeline.LOOP_STAGES),
+        *((2, kind) for kind in pipeline.LOOP_STAGES),
+    ]
+    assert all(state == "succeeded" and chunks == done for *_, state, chunks, done in rows)
+
+
+def test_iterations_take_fresh_instructions_and_say_when_they_start_over() -> None:
+    job_id = make_job(iterations=3)
+    drain(job_id)
+    with transaction() as session:
+        inputs = session.execute(
+            select(Iteration.number, Chunk.input)
+            .join(Stage, Stage.iteration_id == Iteration.id)
+            .join(Chunk, Chunk.stage_id == Stage.id)
+            .where(Stage.kind == "pair", Iteration.job_id == job_id)
+            .order_by(Iteration.number, Chunk.position)
+        ).all()
+    taken: dict[int, list[int]] = {}
+    for number, entry in inputs:
+        rows = range(entry["offset"], entry["offset"] + entry["limit"])
+        taken.setdefault(number, []).extend(rows)
+    assert taken[0] == [0, 1, 2, 3]
+    assert taken[1] == list(range(4, 12))
+    assert taken[2] == list(range(12, 20))
+    assert taken[3] == list(range(4, 12))
+    assert [e.data["iteration"] for e in events(job_id) if e.type == "instructions.reused"] == [3]
+
+
+def test_events_are_numbered_without_gaps_under_concurrent_writers() -> None:
+    job_id = make_job()
+    lease = claimed(ready(job_id)[0])
+    threads = [
+        threading.Thread(target=lambda: [lease.say("noise", {}) for _ in range(20)])
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = [event.seq for event in events(job_id)]
+    assert found == list(range(1, len(found) + 1))
+    assert len([e for e in events(job_id) if e.type == "noise"]) == 80
+
+
+def test_a_chunk_has_one_holder() -> None:
+    job_id = make_job()
+    (chunk_id,) = ready(job_id)
+    leases: list[Lease | None] = []
+    threads = [
+        threading.Thread(target=lambda: leases.append(kernel.claim(chunk_id, "test")))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len([lease for lease in leases if lease is not None]) == 1
+
+
+def test_a_second_message_for_a_finished_chunk_does_nothing() -> None:
+    job_id = make_job()
+    (chunk_id,) = ready(job_id)
+    assert run_one(chunk_id, "test", HANDLERS) is True
+    seen = len(events(job_id))
+    assert run_one(chunk_id, "test", HANDLERS) is False
+    assert len(events(job_id)) == seen
+    assert run_one("no-such-chunk", "test", HANDLERS) is False
+
+
+def test_a_dead_lease_is_requeued_and_the_old_holder_is_discarded() -> None:
+    job_id = make_job()
+    drain(job_id, until="select")
+    (chunk_id,) = ready(job_id)
+    old = claimed(chunk_id)
+    expire(chunk_id)
+    assert kernel.reap() == 1
+    assert chunk(chunk_id).state == "ready"
+    new = claimed(chunk_id)
+    assert new.attempt == 2
+
+    late = HANDLERS["select"].run(old)
+    assert late.artifact is not None
+    assert kernel.finish(old, late) is False
+    assert not resolve(late.artifact.path).exists(), "a discarded result leaves no file"
+    assert chunk(chunk_id).state == "running", "the new holder still works"
+
+    assert kernel.finish(new, HANDLERS["select"].run(new)) is True
+    drain(job_id)
+    assert job(job_id).state == "succeeded"
+    with transaction() as session:
+        paths = session.scalars(select(Artifact.path)).all()
+        assert len(paths) == len(set(paths))
+        kept = select(func.count()).select_from(Chunk).where(Chunk.id == chunk_id)
+        assert session.scalar(kept.where(Chunk.artifact_id.is_not(None))) == 1
+
+
+def test_a_living_lease_is_not_reaped_and_heartbeats_extend_it() -> None:
+    job_id = make_job()
+    lease = claimed(ready(job_id)[0])
+    before = chunk(lease.chunk_id).lock_expires_at
+    assert kernel.reap() == 0
+    assert kernel.renew(lease) is True
+    after = chunk(lease.chunk_id).lock_expires_at
+    assert before is not None and after is not None and after > before
+
+
+def test_a_holder_that_lost_its_lease_is_told_at_its_next_step() -> None:
+    job_id = make_job()
+    lease = claimed(ready(job_id)[0])
+    expire(lease.chunk_id)
+    kernel.reap()
+    assert kernel.renew(lease) is False
+    with kernel.Heartbeat(lease):
+        assert lease.lost.wait(timeout=30)
+    with pytest.raises(LeaseLost):
+        lease.check()
+
+
+def test_a_worker_lost_too_often_fails_the_job_with_a_typed_reason() -> None:
+    job_id = make_job()
+    (chunk_id,) = ready(job_id)
+    for _ in range(3):
+        claimed(chunk_id)
+        expire(chunk_id)
+        kernel.reap()
+    failed = job(job_id)
+    assert failed.state == "failed"
+    assert failed.error is not None
+    assert (failed.error["code"], failed.error["fault"]) == ("worker_lost", "system")
+    assert [e.type for e in events(job_id)].count("chunk.requeued") == 2
+    assert events(job_id)[-1].type == "job.failed"
+
+
+def test_a_crashing_step_is_tried_again_then_ends_the_job() -> None:
+    job_id = make_job()
+
+    def broken(_lease: Lease) -> Result:
+        raise RuntimeError("disk on fire")
+
+    drain(job_id, with_run("select", broken))
+    failed = job(job_id)
+    assert failed.state == "failed"
+    assert failed.error is not None
+    assert failed.error["code"] == "internal_error"
+    assert "disk on fire" in failed.error["detail"]
+    assert ready(job_id) == []
+
+
+def test_a_failure_of_the_users_is_not_tried_again() -> None:
+    job_id = make_job()
+
+    def refuse(_lease: Lease) -> Result:
+        raise JobFailure("model_load_failed", "The model cannot be loaded", "no config.json")
+
+    drain(job_id, with_run("register", refuse))
+    failed = job(job_id)
+    assert failed.error is not None
+    assert (failed.error["code"], failed.error["fault"]) == ("model_load_failed", "user")
+    assert "chunk.requeued" not in [e.type for e in events(job_id)]
+
+
+def test_a_stage_without_input_fails_the_job_and_says_which() -> None:
+    job_id = make_job()
+    drain(job_id, with_run("curate", lambda lease: Result(artifact=_empty(lease))))
+    failed = job(job_id)
+    assert failed.error is not None
+    assert failed.error["code"] == "no_usable_rows"
+    assert "'train'" in failed.error["detail"]
+
+
+def _empty(lease: Lease):  # type: ignore[no-untyped-def]
+    from selftaught.artifacts import publish_rows
+
+    return publish_rows(lease.kind, lease.path(lease.kind), [])
+
+
+def test_cancel_ends_waiting_chunks_and_waits_for_the_running_one() -> None:
+    job_id = make_job()
+    drain(job_id, until="judge")
+    running = claimed(ready(job_id)[0])
+    with transaction() as session:
+        assert pipeline.cancel_job(session, job_id) is True
+    assert job(job_id).state == "cancelling"
+    assert ready(job_id) == []
+    assert kernel.renew(running) is False
+
+    assert kernel.finish(running, HANDLERS["judge"].run(running)) is False
+    ended = job(job_id)
+    assert ended.state == "cancelled" and ended.finished_at is not None
+    assert events(job_id)[-1].type == "job.cancelled"
+    with transaction() as session:
+        assert pipeline.cancel_job(session, job_id) is False
+        states = set(session.scalars(select(Stage.state).where(Stage.job_id == job_id)))
+    assert "running" not in states
+
+
+def test_cancel_closes_a_job_whose_worker_died() -> None:
+    job_id = make_job()
+    lease = claimed(ready(job_id)[0])
+    with transaction() as session:
+        pipeline.cancel_job(session, job_id)
+    expire(lease.chunk_id)
+    kernel.reap()
+    assert job(job_id).state == "cancelled"
+
+
+def test_the_outbox_is_written_with_the_chunk_and_forgotten_chunks_ring_again() -> None:
+    job_id = make_job()
+    (chunk_id,) = ready(job_id)
+
+    def outbox() -> list[str]:
+        with transaction() as session:
+            return list(session.scalars(select(Outbox.chunk_id).where(Outbox.chunk_id == chunk_id)))
+
+    assert outbox() == [chunk_id]
+    with transaction() as session:
+        session.execute(relay.TAKE)  # a relay that dies before it sends
+    assert outbox() == []
+    relay.rering()
+    assert outbox() == [], "too early"
+    with transaction() as session:
+        session.execute(text("UPDATE chunks SET rung_at = now() - interval '1 hour'"))
+    relay.rering()
+    relay.rering()
+    assert outbox() == [chunk_id], "once, not twice"
+
+
+def test_an_artifact_is_whole_or_absent(tmp_path: Path) -> None:
+    from selftaught.artifacts import Writer
+
+    with pytest.raises(RuntimeError), Writer("test", "a/half.jsonl") as writer:
+        writer.write({"n": 1})
+        raise RuntimeError("killed")
+    folder = resolve("a")
+    assert list(folder.iterdir()) == []
+    with pytest.raises(ValueError, match="leaves its folder"):
+        resolve("../outside")
+
+
+def test_the_database_refuses_a_lease_without_a_running_chunk() -> None:
+    from sqlalchemy.exc import IntegrityError
+
+    job_id = make_job()
+    with pytest.raises(IntegrityError, match="chunks_lease_iff_running"), transaction() as session:
+        session.execute(
+            text("UPDATE chunks SET lock_token = 'x' WHERE job_id = :id"), {"id": job_id}
+        )
