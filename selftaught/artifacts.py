@@ -69,8 +69,7 @@ class Writer:
         self._file.flush()
         os.fsync(self._file.fileno())
         done = Published(self._kind, self._path, self._hash.hexdigest(), self._bytes, self._rows)
-        manifest = self._final.with_suffix(".manifest.json")
-        _write_atomic(manifest, json.dumps(done.__dict__, indent=1).encode())
+        _write_manifest(self._final, done)
         os.replace(self._temp, self._final)
         return done
 
@@ -92,6 +91,13 @@ def resolve(path: str) -> Path:
     return full
 
 
+def discard(done: Published) -> None:
+    """Remove a published file, and its manifest, that no row will ever name."""
+    final = resolve(done.path)
+    final.unlink(missing_ok=True)
+    final.with_suffix(".manifest.json").unlink(missing_ok=True)
+
+
 def hash_folder(folder: Path) -> str:
     """sha256 over the sorted file names and contents of a folder (not its subfolders)."""
     total = hashlib.sha256()
@@ -102,10 +108,11 @@ def hash_folder(folder: Path) -> str:
     return total.hexdigest()
 
 
-def _write_atomic(path: Path, data: bytes) -> None:
+def _write_manifest(final: Path, done: Published) -> None:
+    path = final.with_suffix(".manifest.json")
     temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temp.open("wb") as file:
-        file.write(data)
+        file.write(json.dumps(done.__dict__, indent=1).encode())
         file.flush()
         os.fsync(file.fileno())
     os.replace(temp, path)

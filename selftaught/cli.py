@@ -50,6 +50,8 @@ def up(
 
     DATABASE_URL and REDIS_URL, if set, name servers to use instead of starting them.
     """
+    from functools import partial
+
     from selftaught.stack.handle import Stack
     from selftaught.stack.spec import AlreadyRunning, StackError
     from selftaught.stack.supervisor import Supervisor
@@ -68,7 +70,7 @@ def up(
             console.print(_table(stack.record))
             console.print(f"ready: {stack.gateway_url}  (stop with: selftaught down)")
         else:
-            Supervisor(stack.config, report=console.print).run()
+            Supervisor(stack.config, report=partial(console.print, markup=False)).run()
     except AlreadyRunning as error:
         errors.print(f"{error}; see: selftaught status --home {home}", markup=False)
         raise typer.Exit(1) from None
@@ -114,6 +116,33 @@ def status(
         console.print(_table(record))
     if not running:
         raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    home: Home = DEFAULT_HOME,
+    recipe: Annotated[str, typer.Option(help="Named recipe of the job.")] = "quickstart",
+) -> None:
+    """Run one whole job on the shipped small world, watch it, and judge a pair."""
+    from selftaught.demo import run
+    from selftaught.stack.spec import StackError
+
+    try:
+        status_code = run(home.resolve(), recipe, console)
+    except StackError as error:
+        errors.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+    raise typer.Exit(status_code)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database of DATABASE_URL to this version's schema."""
+    import subprocess
+
+    from selftaught.stack.services import migrations
+
+    raise typer.Exit(subprocess.run(migrations().command, check=False).returncode)
 
 
 def _progress(record: StackRecord) -> str:

@@ -279,6 +279,12 @@ class VersionOut(BaseModel):
     created_at: dt.datetime
 
 
+class ModelOut(BaseModel):
+    name: str
+    versions: int
+    aliases: dict[str, str] = Field(description="Alias -> name:number.")
+
+
 class AliasMove(BaseModel):
     revision: int
     version: str

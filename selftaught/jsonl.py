@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -32,16 +32,6 @@ def read_with_offsets(path: Path) -> Iterator[tuple[int, Row]]:
             if line.strip():
                 yield offset, _parse(line, path, number)
             offset += len(line)
-
-
-def write(path: Path, rows: Iterable[Row]) -> int:
-    """Write rows, replacing the file; returns how many."""
-    count = 0
-    with path.open("wb") as file:
-        for row in rows:
-            file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
-            count += 1
-    return count
 
 
 class Shelf:

@@ -12,6 +12,7 @@ import logging
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from sqlalchemy import CursorResult, func, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from selftaught.artifacts import Published, resolve
+from selftaught.artifacts import Published, discard
 from selftaught.contracts import Problem, Recipe, State
 from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Chunk, Iteration, Job, Stage
@@ -52,6 +53,7 @@ class Result:
     counts: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     artifact: Published | None = None
+    side_artifacts: tuple[Published, ...] = ()  # kept, but not the next stage's input
     extra: dict[str, Any] = field(default_factory=dict)  # for the handler's own apply
 
 
@@ -167,11 +169,15 @@ def renew(lease: Lease) -> bool:
         return _hit(result)
 
 
-def finish(lease: Lease, result: Result, apply: Any = None) -> bool:
+Apply = Callable[[Session, Lease, Result], dict[str, Any] | None]
+"""A handler's own rows, in the publishing transaction; returns metrics known only inside it."""
+
+
+def finish(lease: Lease, result: Result, apply: Apply | None = None) -> bool:
     """Publish the holder's result and plan what follows, in one transaction.
 
-    `apply(session, lease, result)` is the handler's own part of it. False: the lease was lost or
-    the job ended, nothing was changed, and the artifact's file is removed.
+    False: the lease was lost or the job ended, nothing was changed, and the artifact's file is
+    removed.
     """
     with transaction() as session:
         job = pipeline.lock_job(session, lease.job_id)
@@ -181,12 +187,15 @@ def finish(lease: Lease, result: Result, apply: Any = None) -> bool:
             chunk.counts, chunk.metrics = result.counts, result.metrics
             if result.artifact is not None:
                 chunk.artifact_id = _add_artifact(session, result.artifact)
+            for side in result.side_artifacts:
+                _add_artifact(session, side)
             if apply is not None:
-                apply(session, lease, result)
+                chunk.metrics = {**result.metrics, **(apply(session, lease, result) or {})}
             pipeline.stage_chunk_done(session, job, chunk.stage_id)
     if not applied:
-        if result.artifact is not None:
-            resolve(result.artifact.path).unlink(missing_ok=True)
+        for made in (result.artifact, *result.side_artifacts):
+            if made is not None:
+                discard(made)
         give_up(lease)
     return applied
 

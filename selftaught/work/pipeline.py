@@ -236,7 +236,9 @@ def _plan(session: Session, job: Job, iteration: Iteration, kind: str) -> Inputs
         return [{"pairs": a.path, "version": judge.id} for a in pairs if a.rows > 0]
     if kind == "curate":
         parts = _outputs(session, job, iteration.number, "judge")
-        return [{"judgments": [a.path for a in parts]}] if parts else []
+        pairs = _outputs(session, job, iteration.number, "pair")
+        paths = {"judgments": [a.path for a in parts], "pairs": [a.path for a in pairs]}
+        return [paths] if parts else []
     if kind == "train":
         (examples,) = _outputs(session, job, iteration.number, "curate")
         if examples.rows == 0:

@@ -11,14 +11,16 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from celery import Celery
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
 from selftaught.contracts import Problem
+from selftaught.inference.protocol import EngineRefused, EngineUnavailable, ModelLoadError
 from selftaught.settings import get_settings
 from selftaught.work.kernel import (
+    Apply,
     Heartbeat,
     JobFailure,
     Lease,
@@ -38,7 +40,7 @@ class Handler:
     """`run` works outside any transaction; `apply` joins the one that publishes the result."""
 
     run: Callable[[Lease], Result]
-    apply: Callable[[Session, Lease, Result], None] | None = None
+    apply: Apply | None = None
 
 
 def celery_app(queue: str) -> Celery:
@@ -96,15 +98,28 @@ def run_one(chunk_id: str, owner: str, handlers: Mapping[str, Handler]) -> bool:
     except JobFailure as failure:
         log.error("%s %s: %s", lease.kind, chunk_id, failure)
         fail(lease, failure.problem, retry=False)
+    except ModelLoadError as error:
+        log.error("%s %s: model cannot be loaded: %s", lease.kind, chunk_id, error.reason)
+        fail(lease, _problem("model_load_failed", "The model cannot be loaded", error), retry=False)
+    except EngineRefused as error:
+        log.error("%s %s: endpoint refused: %s", lease.kind, chunk_id, error)
+        problem = _problem("endpoint_refused", "The inference endpoint refused", error)
+        fail(lease, problem, retry=False)
+    except EngineUnavailable as error:
+        log.error("%s %s: endpoint unavailable: %s", lease.kind, chunk_id, error)
+        problem = _problem("endpoint_unavailable", "The endpoint is away", error, "system")
+        fail(lease, problem, retry=True)
     except OperationalError:
         raise  # Postgres is away: nothing can be reported; the lease runs out and is reaped
     except Exception as error:
         log.exception("%s %s failed", lease.kind, chunk_id)
-        problem = Problem(
-            code="internal_error",
-            title="A worker's step failed",
-            detail=f"{type(error).__name__}: {error}"[:500],
-            fault="system",
-        )
+        told = RuntimeError(f"{type(error).__name__}: {error}")
+        problem = _problem("internal_error", "A worker's step failed", told, "system")
         fail(lease, problem, retry=True)
     return False
+
+
+def _problem(
+    code: str, title: str, error: Exception, fault: Literal["user", "system"] = "user"
+) -> Problem:
+    return Problem(code=code, title=title, detail=str(error)[:500], fault=fault)

@@ -1,0 +1,51 @@
+"""How a judge of the small world reasons: its own answer, then each candidate up to its first slip.
+
+`Answer: b a f k. A: b a f k good. B: b a k bad. [[A]]`. A third verdict, [[C]], says that both or
+neither are right; it keeps wrong reasoning from being right half the time.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import yaml
+
+from seeds.world import Instruction, Letters, say, typo
+
+HOME = Path(__file__).parent / "smallworld"
+TEMPLATES: dict[str, str] = yaml.safe_load((HOME / "templates.yaml").read_text())
+
+
+def examine(answer: Letters, candidate: Letters) -> str:
+    """One candidate, read up to its first slip."""
+    if candidate == answer:
+        return f"{say(candidate)} good"
+    same = next(
+        (i for i, (a, c) in enumerate(zip(answer, candidate, strict=False)) if a != c),
+        min(len(answer), len(candidate)),
+    )
+    return f"{say(candidate[: same + 1])} bad"
+
+
+def judgment(answer: Letters, a: Letters, b: Letters) -> str:
+    """What a faultless judge would write."""
+    verdict = "C" if (a == answer) == (b == answer) else "A" if a == answer else "B"
+    reasoning = f"Answer: {say(answer)}. A: {examine(answer, a)}. B: {examine(answer, b)}."
+    return f"{reasoning} [[{verdict}]]"
+
+
+def ask(instruction: str, a: str, b: str) -> str:
+    """The judge's user message."""
+    return TEMPLATES["judge"].format(instruction=instruction, response_a=a, response_b=b)
+
+
+def example(rng: random.Random, instruction: Instruction) -> tuple[str, str]:
+    """One judging example of the seed: a user message and its judgment."""
+    answer = instruction.answer
+    a, b = answer, typo(rng, answer)
+    if rng.random() < 0.15:
+        a = typo(rng, answer)
+    if rng.random() < 0.5:
+        a, b = b, a
+    return ask(instruction.text, say(a), say(b)), judgment(answer, a, b)

@@ -1,0 +1,96 @@
+"""A thin Python client of the gateway: one method per call, answers as plain dicts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+Json = dict[str, Any]
+ENDED = {"succeeded", "failed", "cancelled"}
+
+
+class ApiError(Exception):
+    """The gateway refused; `problem` is its RFC 9457 body."""
+
+    def __init__(self, status: int, problem: Json) -> None:
+        super().__init__(f"{status} {problem.get('code')}: {problem.get('detail')}")
+        self.status, self.problem = status, problem
+
+
+class Client:
+    """Calls to one gateway, e.g. ``Client("http://127.0.0.1:8080")``."""
+
+    def __init__(self, base_url: str, timeout: float = 300.0) -> None:
+        self._http = httpx.Client(base_url=base_url, timeout=timeout)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def call(self, method: str, path: str, **options: Any) -> Json:
+        """Any request; raises ApiError on a 4xx or 5xx answer."""
+        response = self._http.request(method, path, **options)
+        body: Json = response.json()
+        if response.is_error:
+            raise ApiError(response.status_code, body)
+        return body
+
+    def upload(self, path: Path, kind: str = "instructions", name: str | None = None) -> Json:
+        """Upload a JSONL, CSV or text file, streamed from disk."""
+        with path.open("rb") as file:
+            return self.call(
+                "POST",
+                "/v1/datasets",
+                files={"file": (path.name, file)},
+                data={"kind": kind, "name": name or path.stem},
+            )
+
+    def create_job(self, **job: Any) -> Json:
+        """POST /v1/jobs with the fields of `JobIn`."""
+        return self.call("POST", "/v1/jobs", json=job)
+
+    def job(self, job_id: str) -> Json:
+        return self.call("GET", f"/v1/jobs/{job_id}")
+
+    def iterations(self, job_id: str) -> list[Json]:
+        """All iterations of a job, in order."""
+        data: list[Json] = self.call("GET", f"/v1/jobs/{job_id}/iterations")["data"]
+        return sorted(data, key=lambda entry: entry["number"])
+
+    def events(self, job_id: str, after: int = 0) -> Iterator[Json]:
+        """Events numbered above `after`, up to now."""
+        while True:
+            page = self.call(
+                "GET", f"/v1/jobs/{job_id}/events", params={"after": after, "limit": 100}
+            )
+            yield from page["data"]
+            if not page["has_more"]:
+                return
+            after = page["data"][-1]["seq"]
+
+    def wait(self, job_id: str, seconds: float = 3600.0) -> Json:
+        """The job once it has ended; raises TimeoutError."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            job = self.job(job_id)
+            if job["state"] in ENDED:
+                return job
+            time.sleep(0.5)
+        raise TimeoutError(f"{job_id} has not ended after {seconds:.0f} s")
+
+    def judge(self, instruction: str, response_a: str, response_b: str, **options: Any) -> Json:
+        """POST /judge."""
+        body = {"instruction": instruction, "response_a": response_a, "response_b": response_b}
+        return self.call("POST", "/judge", json={**body, **options})

@@ -1,0 +1,273 @@
+"""What every HTTP service shares: RFC 9457 problems, request ids, body limits, request metrics.
+
+The one module of this package that knows a web framework; only services import it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from selftaught import aliases
+from selftaught.contracts import Problem
+from selftaught.ids import new_id
+
+logger = logging.getLogger(__name__)
+
+PROBLEM_TYPE = "application/problem+json"
+MAX_BODY_BYTES = 4 * 1024 * 1024
+_MAX_DETAIL = 2000  # a detail may quote what was sent
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_ALIAS_STATUS: dict[type[Exception], tuple[int, str]] = {
+    aliases.UnknownModel: (404, "unknown_model"),
+    aliases.NothingPromoted: (409, "no_model"),
+    aliases.AmbiguousModel: (422, "ambiguous_model"),
+    aliases.BadAliasName: (422, "invalid_alias"),
+    aliases.RevisionMismatch: (412, "revision_mismatch"),
+    aliases.NothingToRollBackTo: (409, "nothing_to_roll_back_to"),
+}
+_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
+
+
+class Refused(HTTPException):
+    """A request that is answered with a problem."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        param: str | None = None,
+        errors: Sequence[dict[str, Any]] = (),
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, detail, headers)
+        self.code, self.param, self.errors = code, param, list(errors)
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str | None,
+    request_id: str | None,
+    *,
+    param: str | None = None,
+    errors: Sequence[dict[str, Any]] = (),
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """A problem as a response. Written as ASCII, so that no input can break its encoding."""
+    body = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail and detail[:_MAX_DETAIL],
+        code=code,
+        param=param,
+        request_id=request_id,
+        fault=None,
+        errors=list(errors),
+    )
+    content = json.dumps(body.model_dump(mode="python", exclude_none=True))
+    return Response(content, status, headers, media_type=PROBLEM_TYPE)
+
+
+def problem_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI `responses` for these statuses (400 and 422 can happen anywhere)."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {PROBLEM_TYPE: {"schema": schema}},
+        }
+        for status in sorted({400, 422, *statuses})
+    }
+
+
+def field_errors(errors: Sequence[Any], skip: int = 0) -> list[dict[str, Any]]:
+    """Pydantic's errors as `{field, message, type}`, with the path written with dots."""
+    return [
+        {
+            "field": ".".join(str(part) for part in error["loc"][skip:]),
+            "message": error["msg"],
+            "type": error["type"],
+        }
+        for error in errors
+    ]
+
+
+def install(app: FastAPI, registry: CollectorRegistry, streaming: frozenset[str]) -> None:
+    """Give an app problems, request ids, request metrics, and a body limit.
+
+    Paths in `streaming` count their own bytes. `/metrics` is the caller's to route, with
+    :func:`exposition`.
+    """
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(aliases.AliasError, _on_alias_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    for lost in (OperationalError, InterfaceError, PoolTimeout):
+        app.add_exception_handler(lost, _on_database_lost)
+    app.add_middleware(RequestMiddleware, registry=registry, streaming=streaming)
+
+
+def exposition(registry: CollectorRegistry) -> Response:
+    """The registry in Prometheus's text format."""
+    return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
+
+
+def request_id(request: Request) -> str | None:
+    """The id that :class:`RequestMiddleware` gave this request."""
+    found: str | None = getattr(request.state, "request_id", None)
+    return found
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers) if error.headers else None
+    rid = request_id(request)
+    if isinstance(error, Refused):
+        return problem(
+            error.status_code,
+            error.code,
+            error.detail,
+            rid,
+            param=error.param,
+            errors=error.errors,
+            headers=headers,
+        )
+    code = _CODES.get(error.status_code, "http_error")
+    detail = error.detail
+    if error.status_code == 404:
+        detail = f"there is nothing at {request.url.path}"
+    if error.status_code == 405:
+        detail = f"{request.method} is not possible here"
+    return problem(error.status_code, code, detail, rid, headers=headers)
+
+
+async def _on_alias_error(request: Request, error: Exception) -> Response:
+    status, code = _ALIAS_STATUS[type(error)]
+    headers = None
+    if isinstance(error, aliases.RevisionMismatch):
+        headers = {"ETag": f'"{error.actual}"'}
+    return problem(status, code, str(error), request_id(request), headers=headers)
+
+
+async def _on_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    rid = request_id(request)
+    if any(item["type"] == "json_invalid" for item in found):
+        return problem(400, "invalid_json", "the body is not valid JSON", rid)
+    errors = field_errors(found, skip=1)
+    for item, raw in zip(errors, found, strict=True):
+        item["field"] = item["field"] or str(raw["loc"][0])
+    detail = f"{errors[0]['field']}: {errors[0]['message']}"
+    return problem(422, "invalid_request", detail, rid, param=errors[0]["field"], errors=errors)
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    logger.info("client left during %s %s", request.method, request.url.path)
+    return problem(400, "client_disconnected", "the body ended early", request_id(request))
+
+
+async def _on_database_lost(request: Request, error: Exception) -> Response:
+    rid = request_id(request)
+    logger.error("request %s: no database: %s", rid, error)
+    detail = "the database cannot be reached; try again soon"
+    return problem(503, "database_unavailable", detail, rid, headers={"Retry-After": "5"})
+
+
+class RequestMiddleware:
+    """Outermost: names the request, bounds its body, measures it, and turns a crash into a 500."""
+
+    def __init__(
+        self, app: ASGIApp, registry: CollectorRegistry, streaming: frozenset[str]
+    ) -> None:
+        self._app, self._streaming = app, streaming
+        self._count = Counter(
+            "selftaught_http_requests",
+            "Requests answered.",
+            ["method", "route", "status"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "selftaught_http_request_seconds",
+            "Time until a response was complete.",
+            ["method", "route"],
+            registry=registry,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        rid = given if _REQUEST_ID.fullmatch(given) else new_id("req")
+        scope.setdefault("state", {})["request_id"] = rid
+        started, status = time.perf_counter(), 0
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = rid
+            await send(message)
+
+        limited = receive if scope["path"] in self._streaming else _limit(scope, receive)
+        try:
+            if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+                detail = "the address contains a NUL character"
+                response = problem(400, "nul_character", detail, rid)
+                await response(scope, receive, send_named)
+            else:
+                await self._app(scope, limited, send_named)
+        except Exception:
+            logger.exception("request %s failed: %s %s", rid, scope["method"], scope["path"])
+            if status:  # too late for another answer: let the server cut the connection
+                raise
+            detail = "an unexpected error; it is logged under this request id"
+            await problem(500, "internal_error", detail, rid)(scope, receive, send_named)
+        finally:
+            method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+            route = str(getattr(scope.get("route"), "path", "unmatched"))
+            self._count.labels(method, route, str(status)).inc()
+            self._seconds.labels(method, route).observe(time.perf_counter() - started)
+
+
+def _limit(scope: Scope, receive: Receive) -> Receive:
+    """`receive`, refusing bodies over MAX_BODY_BYTES, declared or counted."""
+    seen = 0
+    declared = Headers(scope=scope).get("content-length", "0")
+
+    async def limited() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > MAX_BODY_BYTES or (declared.isdigit() and int(declared) > MAX_BODY_BYTES):
+            raise too_large(MAX_BODY_BYTES)
+        return message
+
+    return limited
+
+
+def too_large(limit: int) -> Refused:
+    """413; the rest of the body is not read, so the connection ends here."""
+    detail = f"the body is larger than {limit} bytes"
+    return Refused(413, "body_too_large", detail, headers={"Connection": "close"})

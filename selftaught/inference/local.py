@@ -1,0 +1,212 @@
+"""A model in this process: transformers weights, our own sampling loop.
+
+Faster than `generate` where many short samples are drawn: prompts of like length share a batch, a
+prompt is computed once for all its samples (decoders.py), finished rows leave the batch, and the
+random numbers belong to the rows (sampling.py), so that batching changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from selftaught.inference.decoders import (
+    ATTENTION,
+    CachedDecoder,
+    Decoder,
+    SharedPrefixDecoder,
+    supports_shared_prefix,
+)
+from selftaught.inference.protocol import Completion, ModelLoadError, Request, Sampling
+from selftaught.inference.sampling import pick, uniforms
+
+_COMPACT_BELOW = 0.85
+"""Finished rows leave the batch when less than this share of it is still running."""
+
+
+class LocalEngine:
+    """A causal language model from a folder (weights, or a PEFT adapter that names its base).
+
+    `max_rows`: samples decoded together. `cache_bytes`: worst-case size of their keys and values;
+    long prompts make smaller batches. `shared_prefix` false forgoes the faster decoder where the
+    architecture allows it. On CUDA the weights keep their own dtype, on a CPU they are
+    float32. Only safetensors are read and no code from the folder is run. Calls from several
+    threads take turns.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        max_rows: int = 256,
+        cache_bytes: int = 4 * 2**30,
+        shared_prefix: bool = True,
+    ) -> None:
+        self._lock = threading.Lock()
+        self._max_rows = max_rows
+        self.model, self.tokenizer = load_model(path)
+        self.model.eval()
+        self._shared = shared_prefix and supports_shared_prefix(self.model)
+        if self._shared:
+            self.model.set_attn_implementation(ATTENTION)
+        self._ends = _end_tokens(self.model, self.tokenizer)
+        self._context = int(getattr(self.model.config, "max_position_embeddings", 2**31))
+        self._max_tokens = cache_bytes // _cache_bytes_per_token(self.model)
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
+        """See Engine. A prompt that leaves no room in the model's context is "rejected"."""
+        prompts = self._tokenise(requests)
+        results: list[list[Completion]] = [
+            [Completion("", "rejected", len(prompt), 0)] * request.n
+            for prompt, request in zip(prompts, requests, strict=True)
+        ]
+        with self._lock, torch.inference_mode():
+            for batch in self._batches(prompts, requests, sampling.max_tokens):
+                texts = self._run(
+                    [prompts[i] for i in batch], [requests[i] for i in batch], sampling
+                )
+                for index, completions in zip(batch, texts, strict=True):
+                    results[index] = completions
+        return results
+
+    def close(self) -> None:
+        """Drop the weights."""
+        del self.model
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _tokenise(self, requests: Sequence[Request]) -> list[list[int]]:
+        if not requests:
+            return []
+        texts = [
+            self.tokenizer.apply_chat_template(
+                list(request.messages), tokenize=False, add_generation_prompt=True
+            )
+            for request in requests
+        ]
+        return self.tokenizer(texts, add_special_tokens=False)["input_ids"]  # type: ignore[no-any-return]
+
+    def _batches(
+        self, prompts: list[list[int]], requests: Sequence[Request], max_tokens: int
+    ) -> Iterator[list[int]]:
+        """Indices of requests of like length, longest first: the worst case comes at once."""
+        batch: list[int] = []
+        rows = 0
+        for index in sorted(range(len(prompts)), key=lambda i: -len(prompts[i])):
+            if len(prompts[index]) >= self._context or not requests[index].n:
+                continue
+            n = requests[index].n
+            longest = len(prompts[batch[0]]) if batch else len(prompts[index])
+            fits = (rows + n) * (longest + max_tokens) <= self._max_tokens
+            if batch and (rows + n > self._max_rows or not fits):
+                yield batch
+                batch, rows = [], 0
+            batch.append(index)
+            rows += n
+        if batch:
+            yield batch
+
+    def _run(
+        self, prompts: list[list[int]], requests: list[Request], sampling: Sampling
+    ) -> list[list[Completion]]:
+        """Sample one batch to its end."""
+        decoder: Decoder = (
+            SharedPrefixDecoder(self.model) if self._shared else CachedDecoder(self.model)
+        )
+        copies = [request.n for request in requests]
+        owner = np.repeat(np.arange(len(requests)), copies)
+        seeds = np.array([request.seed for request in requests], dtype=np.uint64)[owner]
+        samples = np.concatenate([np.arange(n, dtype=np.uint64) for n in copies])
+        room = np.array([self._context - len(prompt) for prompt in prompts])[owner]
+        limit = np.minimum(room, sampling.max_tokens)
+        written: list[list[int]] = [[] for _ in owner]
+        logits = decoder.prefill(prompts, copies)[torch.from_numpy(owner).to(self.model.device)]
+        rows = np.arange(len(owner))  # which sample each row of the batch is
+        running = np.ones(len(owner), dtype=bool)  # by row: not finished yet
+        ended = np.zeros(len(owner), dtype=bool)  # by sample: wrote an end token
+        step = 0
+        while True:
+            uniform = torch.from_numpy(uniforms(seeds[rows], samples[rows], step))
+            tokens = pick(logits, sampling, uniform.to(logits.device, torch.float32))
+            chosen = tokens.cpu().numpy()
+            step += 1
+            for row in np.flatnonzero(running):
+                written[rows[row]].append(int(chosen[row]))
+            stops = np.isin(chosen, self._ends)
+            ended[rows[running & stops]] = True
+            running &= ~stops & (limit[rows] > step)
+            if not running.any():
+                break
+            if running.sum() < _COMPACT_BELOW * len(rows):
+                kept = np.flatnonzero(running)
+                decoder.keep(torch.from_numpy(kept))
+                tokens = tokens[torch.from_numpy(kept).to(tokens.device)]
+                rows, running = rows[kept], running[kept]
+            logits = decoder.step(tokens)
+        return self._completions(prompts, owner, written, ended)
+
+    def _completions(
+        self, prompts: list[list[int]], owner: Any, written: list[list[int]], ended: Any
+    ) -> list[list[Completion]]:
+        texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
+        grouped: list[list[Completion]] = [[] for _ in prompts]
+        for index, text, tokens, stop in zip(owner, texts, written, ended, strict=True):
+            grouped[index].append(
+                Completion(text, "stop" if stop else "length", len(prompts[index]), len(tokens))
+            )
+        return grouped
+
+
+def load_model(path: Path) -> tuple[PreTrainedModel, Any]:
+    """Model (with its adapter merged in, if it is one) and tokenizer. Raises ModelLoadError."""
+    if not path.is_dir():
+        raise ModelLoadError(f"{path.name}: no such model folder")
+    try:
+        adapter = path / "adapter_config.json"
+        base = path
+        if adapter.exists():
+            base = Path(json.loads(adapter.read_text())["base_model_name_or_path"])
+            if not base.is_dir():
+                raise ModelLoadError(f"{path.name}: its base model {base.name} is not here")
+        cuda = torch.cuda.is_available()
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            base,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype="auto" if cuda else torch.float32,
+        )
+        if adapter.exists():
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(path)).merge_and_unload()
+        tokenizer = AutoTokenizer.from_pretrained(
+            path if (path / "tokenizer_config.json").exists() else base,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ModelLoadError(f"{path.name}: {type(error).__name__}: {error}") from error
+    if not tokenizer.chat_template:
+        raise ModelLoadError(f"{path.name}: the tokenizer has no chat template")
+    return model.to("cuda" if cuda else "cpu"), tokenizer
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: Any) -> list[int]:
+    configured: Any = model.generation_config.eos_token_id if model.generation_config else None
+    ends = configured if isinstance(configured, list) else [configured]
+    return sorted({int(end) for end in [*ends, tokenizer.eos_token_id] if end is not None})
+
+
+def _cache_bytes_per_token(model: PreTrainedModel) -> int:
+    config: Any = model.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * size * model.dtype.itemsize)

@@ -1,0 +1,72 @@
+"""The platform's processes, as data: what each runs and with which environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from selftaught.stack.spec import ProcessSpec, StackConfig, Tier
+
+
+def _worker(name: str, queue: str, env: dict[str, str]) -> ProcessSpec:
+    # Solo pool, no gossip: one piece of work per process, and leases in Postgres, not Celery's
+    # own bookkeeping, say who is alive.
+    options = ("-Q", queue, "--pool", "solo", "--loglevel", "INFO", "-n", f"{name}@%h")
+    quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+    celery = (sys.executable, "-m", "celery", "-A", f"services.{queue}.tasks", "worker")
+    return ProcessSpec(name, (*celery, *options, *quiet), env=env, ready_text=" ready.")
+
+
+def _uvicorn(app: str, port: int) -> tuple[str, ...]:
+    # Event streams stay open for as long as the client likes: bound what a stop waits for.
+    where = ["--host", "127.0.0.1", "--port", str(port), "--timeout-graceful-shutdown", "5"]
+    return (sys.executable, "-m", "uvicorn", app, *where)
+
+
+def services(config: StackConfig, gateway_port: int, evaluator_port: int) -> list[ProcessSpec]:
+    """Everything but Postgres and Redis, in start order."""
+    all_cores = {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}
+    gateway = f"http://127.0.0.1:{gateway_port}"
+    evaluator = f"http://127.0.0.1:{evaluator_port}"
+    specs = [
+        ProcessSpec(
+            "gateway",
+            _uvicorn("services.api.main:app", gateway_port),
+            tier=Tier.SERVICE,
+            url=gateway,
+            ready_url=f"{gateway}/readyz",
+        ),
+        ProcessSpec(
+            "evaluator",
+            _uvicorn("services.evaluator.main:app", evaluator_port),
+            env=all_cores,
+            tier=Tier.SERVICE,
+            url=evaluator,
+            ready_url=f"{evaluator}/readyz",
+        ),
+        ProcessSpec(
+            "relay",
+            (sys.executable, "-m", "selftaught.work.relay"),
+            tier=Tier.SERVICE,
+            ready_text="relay ready",
+        ),
+    ]
+    for number in range(1, config.generator_workers + 1):
+        # One thread each: several of them share the cores.
+        specs.append(_worker(f"generator{number}", "generator", {"OMP_NUM_THREADS": "1"}))
+    specs.append(_worker("trainer", "trainer", all_cores))
+    specs.append(_worker("evaluator-worker", "evaluator", all_cores))
+    return specs
+
+
+def project_root() -> Path:
+    """The folder that holds selftaught/, services/ and migrations/: a checkout or site-packages."""
+    return Path(__file__).resolve().parents[2]
+
+
+def migrations() -> ProcessSpec:
+    """``alembic upgrade head``; runs to its end before any service starts."""
+    ini = project_root() / "migrations" / "alembic.ini"
+    command = (sys.executable, "-m", "alembic", "-c", str(ini), "upgrade", "head")
+    return ProcessSpec("migrations", command, tier=Tier.SERVICE)

@@ -1,0 +1,256 @@
+"""Datasets: uploads streamed to disk, checked line by line, published whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from pathlib import PurePath
+from typing import Annotated, BinaryIO, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field, ValidationError
+from python_multipart.multipart import parse_options_header
+from starlette.concurrency import run_in_threadpool
+
+from selftaught import artifacts
+from selftaught.contracts import Contract, DatasetOut, Page
+from selftaught.database import transaction
+from selftaught.database.tables import Artifact, Dataset
+from selftaught.http import Refused, field_errors, problem_docs, too_large
+from selftaught.ids import new_id
+from selftaught.settings import get_settings
+from services.api import problems, uploads, views
+from services.api.deps import Cursor, Limit, bad_text
+from services.api.multipart import BadMultipart, FormReader
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+
+MAX_ERRORS = 100
+_BATCH = 1 << 20
+_FORM_OVERHEAD = 64 * 1024
+_TYPES: dict[str, uploads.Format] = {
+    "application/x-ndjson": "jsonl",
+    "application/ndjson": "jsonl",
+    "application/jsonl": "jsonl",
+    "application/x-jsonlines": "jsonl",
+    "text/csv": "csv",
+    "text/plain": "lines",
+}
+_SUFFIXES: dict[str, uploads.Format] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".txt": "lines",
+}
+
+
+class UploadFields(Contract):
+    """What goes with an upload, in the query or in the form."""
+
+    name: str | None = Field(None, min_length=1, max_length=200)
+    kind: Literal["instructions", "labelled"] = "instructions"
+    column: str | None = Field(None, min_length=1, max_length=200)
+
+
+_TEXT = {"schema": {"type": "string"}}
+_FORM = {
+    "type": "object",
+    "required": ["file"],
+    "properties": {
+        "file": {"type": "string", "format": "binary"},
+        "name": {"type": "string"},
+        "kind": {"type": "string", "enum": ["instructions", "labelled"]},
+        "column": {"type": "string"},
+    },
+}
+_BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {"schema": _FORM},
+        "application/x-ndjson": _TEXT,
+        "text/csv": _TEXT,
+        "text/plain": _TEXT,
+    },
+}
+
+
+@router.post(
+    "",
+    status_code=201,
+    responses=problem_docs(413, 415, 507),
+    openapi_extra={"requestBody": _BODY},
+)
+async def upload_dataset(
+    request: Request,
+    response: Response,
+    fields: Annotated[UploadFields, Query()],
+) -> DatasetOut:
+    """Upload instructions, or labelled pairs to check with.
+
+    As a form (`file`, with `name`, `kind`, `column` beside it) or as the raw body. JSONL and CSV
+    have a field `instruction` or `prompt`, or the one that `column` names; plain text has one
+    instruction a line. `kind=labelled` rows also have `chosen` and `rejected`, maybe `subset`.
+    Every bad line is reported, and then nothing is kept.
+    """
+    folder = get_settings().artifacts_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # Without a name on disk: a crash leaves nothing behind.
+        with tempfile.TemporaryFile(dir=folder) as spool:
+            form, fields = await _receive(request, spool, fields)
+            spool.seek(0)
+            out = await run_in_threadpool(_ingest, spool, form, fields)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Refused(507, "storage_full", "there is no room for this file") from error
+    response.headers["Location"] = f"/v1/datasets/{out.id}"
+    return out
+
+
+@router.get("", responses=problem_docs())
+def list_datasets(after: Cursor = None, limit: Limit = 20) -> Page[DatasetOut]:
+    """Datasets, newest first."""
+    with transaction() as session:
+        rows = views.datasets(session, after, limit + 1)
+    return Page(data=rows[:limit], has_more=len(rows) > limit)
+
+
+@router.get("/{dataset_id}", responses=problem_docs(404))
+def get_dataset(dataset_id: str) -> DatasetOut:
+    """One dataset."""
+    with transaction() as session:
+        row = session.get(Dataset, dataset_id)
+        if row is None:
+            raise problems.not_found("dataset", dataset_id)
+        return views.dataset(row, session.get_one(Artifact, row.artifact_id))
+
+
+async def _receive(
+    request: Request, spool: BinaryIO, fields: UploadFields
+) -> tuple[uploads.Format, UploadFields]:
+    """Stream the body into `spool`, counting; say what format it is and what came with it."""
+    media, options = parse_options_header(request.headers.get("content-type"))
+    if media == b"multipart/form-data":
+        return await _receive_form(request, spool, fields, options.get(b"boundary", b""))
+    form = _TYPES.get(media.decode("latin-1"))
+    if form is None:
+        raise _unsupported(media.decode("latin-1") or "a body without Content-Type")
+    limit = get_settings().max_upload_bytes
+    received = 0
+    async for batch in _batches(request, limit):
+        received += len(batch)
+        if received > limit:
+            raise too_large(limit)
+        await run_in_threadpool(spool.write, batch)
+    return form, fields
+
+
+async def _receive_form(
+    request: Request, spool: BinaryIO, fields: UploadFields, boundary: bytes
+) -> tuple[uploads.Format, UploadFields]:
+    limit = get_settings().max_upload_bytes
+    try:
+        if not boundary:
+            raise BadMultipart("the Content-Type has no boundary")
+        reader = FormReader(boundary, spool, frozenset(UploadFields.model_fields))
+        async for batch in _batches(request, limit + _FORM_OVERHEAD):
+            await run_in_threadpool(reader.feed, batch)
+            if reader.received > limit:
+                raise too_large(limit)
+        reader.finish()
+    except BadMultipart as error:
+        raise Refused(422, "invalid_form", str(error)) from error
+    given = fields.model_dump(exclude_unset=True) | reader.fields
+    try:
+        merged = UploadFields.model_validate(given)
+    except ValidationError as error:
+        errors = field_errors(error.errors())
+        detail = f"{errors[0]['field']}: {errors[0]['message']}"
+        raise Refused(
+            422, "invalid_request", detail, param=errors[0]["field"], errors=errors
+        ) from error
+    if merged.name is None and reader.filename:
+        merged.name = PurePath(reader.filename.replace("\\", "/")).name[:200] or None
+    media = parse_options_header(reader.content_type)[0].decode("latin-1")
+    suffix = PurePath(reader.filename or "").suffix.lower()
+    form = _SUFFIXES.get(suffix) or _TYPES.get(media)
+    if form is None:
+        raise _unsupported(f"file {suffix or reader.filename or ''!r} of type {media or 'unknown'}")
+    return form, merged
+
+
+async def _batches(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """The body in pieces of about a megabyte; 413 as soon as it is declared or seen too large."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large(limit)
+    buffer, received = bytearray(), 0
+    async for piece in request.stream():
+        received += len(piece)
+        if received > limit:
+            raise too_large(limit)
+        buffer += piece
+        if len(buffer) >= _BATCH:
+            yield bytes(buffer)
+            buffer.clear()
+    if buffer:
+        yield bytes(buffer)
+
+
+def _unsupported(what: str) -> Refused:
+    detail = f"cannot read {what}; send one of {', '.join(_TYPES)} or a form with .jsonl .csv .txt"
+    return Refused(415, "unsupported_format", detail)
+
+
+def _ingest(spool: BinaryIO, form: uploads.Format, fields: UploadFields) -> DatasetOut:
+    """Check and normalise the file, publish it, then write its rows; all or nothing."""
+    dataset_id = new_id("ds")
+    name = fields.name or dataset_id
+    if problem := bad_text(name):
+        raise Refused(422, "invalid_request", f"name contains {problem}", param="name")
+    path = f"datasets/{dataset_id}.jsonl"
+    with artifacts.Writer("dataset", path) as writer:
+        _copy_rows(spool, form, fields, writer)
+        published = writer.publish()
+    try:
+        with transaction() as session:
+            artifact = Artifact(id=new_id("art"), **asdict(published))
+            session.add(artifact)
+            session.flush()
+            row = Dataset(id=dataset_id, name=name, kind=fields.kind, artifact_id=artifact.id)
+            session.add(row)
+            session.flush()
+            session.refresh(row)
+            return views.dataset(row, artifact)
+    except BaseException:
+        full = artifacts.resolve(path)
+        full.unlink(missing_ok=True)
+        full.with_suffix(".manifest.json").unlink(missing_ok=True)
+        raise
+
+
+def _copy_rows(
+    spool: BinaryIO, form: uploads.Format, fields: UploadFields, writer: artifacts.Writer
+) -> None:
+    errors: list[uploads.LineError] = []
+    total = 0
+    cap = get_settings().max_row_bytes
+    for item in uploads.parse(spool, form, fields.kind, fields.column, cap):
+        if isinstance(item, uploads.LineError):
+            total += 1
+            if len(errors) < MAX_ERRORS:
+                errors.append(item)
+        elif not total:
+            writer.write(item.data)
+    if not total and not writer.rows:
+        raise Refused(422, "invalid_dataset", "the file has no rows", param="file")
+    if total:
+        first = errors[0]
+        detail = f"{total} errors, the first in line {first.line}; nothing was kept"
+        if total > MAX_ERRORS:
+            detail += f"; the first {MAX_ERRORS} are listed"
+        listed = [asdict(error) for error in errors]
+        raise Refused(422, "invalid_dataset", detail, param=first.field, errors=listed)

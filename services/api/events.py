@@ -1,0 +1,81 @@
+"""A job's events: pages of rows, or the same rows as a stream that can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import anyio
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import Response
+from sqlalchemy import select
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+
+from selftaught.contracts import TERMINAL, EventOut, Page
+from selftaught.database import transaction
+from selftaught.database.tables import Event
+from selftaught.http import problem_docs
+from services.api import jobs, views
+from services.api.deps import Limit, Seq
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+POLL_SECONDS = 0.5
+KEEP_ALIVE_SECONDS = 15
+_STREAM = "text/event-stream"
+_DOCS = problem_docs(404) | {
+    200: {"model": Page[EventOut], "content": {_STREAM: {"schema": {"type": "string"}}}}
+}
+
+
+@router.get("/{job_id}/events", response_model=None, responses=_DOCS)
+def list_events(
+    request: Request,
+    job_id: str,
+    after: Seq = 0,
+    limit: Limit = 100,
+    last_event_id: Annotated[
+        int | None, Header(ge=0, le=2**63 - 1, description="Resume a stream after this event.")
+    ] = None,
+) -> Page[EventOut] | Response:
+    """Events of a job in order; a stream with `Accept: text/event-stream`.
+
+    A stream ends by itself after the job's last event. `Last-Event-ID` goes before `after`.
+    """
+    page, _ = read(job_id, after, limit)
+    if _STREAM not in request.headers.get("accept", ""):
+        return page
+    start = after if last_event_id is None else last_event_id
+    return EventSourceResponse(
+        stream(job_id, start), ping=KEEP_ALIVE_SECONDS, headers={"Cache-Control": "no-store"}
+    )
+
+
+async def stream(job_id: str, after: int) -> AsyncIterator[ServerSentEvent]:
+    """Every event after `after`, as it is written, until the job has ended."""
+    while True:
+        page, ended = await run_in_threadpool(read, job_id, after, 100)
+        for event in page.data:
+            after = event.seq
+            yield ServerSentEvent(data=event.model_dump_json(), id=str(event.seq), event=event.type)
+        if page.has_more:
+            continue
+        if ended:
+            return
+        await anyio.sleep(POLL_SECONDS)
+
+
+def read(job_id: str, after: int, limit: int) -> tuple[Page[EventOut], bool]:
+    """A page of events, and whether the job had ended before it was read (so none will follow)."""
+    query = (
+        select(Event)
+        .where(Event.job_id == job_id, Event.seq > after)
+        .order_by(Event.seq)
+        .limit(limit + 1)
+    )
+    with transaction() as session:
+        ended = jobs.find(session, job_id).state in TERMINAL
+        rows = session.scalars(query).all()
+    data = [views.event(row) for row in rows[:limit]]
+    return Page(data=data, has_more=len(rows) > limit), ended

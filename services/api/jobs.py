@@ -1,0 +1,129 @@
+"""Jobs: post one, watch it, cancel it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from selftaught.contracts import JobIn, JobOut, Page, Recipe, State
+from selftaught.database import transaction
+from selftaught.database.tables import Artifact, Dataset, Job
+from selftaught.http import Refused, problem_docs
+from selftaught.ids import new_id
+from selftaught.registry import UnknownName, resolve_recipe
+from selftaught.work import pipeline
+from services.api import problems, views
+from services.api.deps import Cursor, Limit, StorableBody
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+_PARAMS = {
+    "base model": "recipe.base_model",
+    "inference endpoint": "recipe.inference",
+    "judge template": "recipe.judge.template",
+    "modify template": "recipe.pair.template",
+}
+
+
+@router.post("", status_code=201, responses=problem_docs(404), dependencies=[StorableBody])
+def create_job(body: JobIn, response: Response) -> JobOut:
+    """Start a job: everything is checked here, nothing is queued if anything is wrong."""
+    recipe = _recipe(body)
+    with transaction() as session:
+        _need_rows(session, body.dataset, recipe)
+        if body.labelled_dataset is not None:
+            _dataset(session, body.labelled_dataset, "labelled", "labelled_dataset")
+        job = Job(
+            id=new_id("job"),
+            state=State.PENDING,
+            model=body.model or recipe.name,
+            dataset_id=body.dataset,
+            labelled_dataset_id=body.labelled_dataset,
+            recipe=recipe.model_dump(mode="json", by_alias=True),
+        )
+        session.add(job)
+        pipeline.start_job(session, job)
+        session.flush()
+        session.refresh(job)
+        (out,) = views.jobs(session, [job])
+    response.headers["Location"] = f"/v1/jobs/{out.id}"
+    return out
+
+
+@router.get("", responses=problem_docs())
+def list_jobs(
+    after: Cursor = None,
+    limit: Limit = 20,
+    state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
+) -> Page[JobOut]:
+    """Jobs, newest first."""
+    query = select(Job).order_by(Job.id.desc()).limit(limit + 1)
+    if after is not None:
+        query = query.where(Job.id < after)
+    if state is not None:
+        query = query.where(Job.state == state)
+    with transaction() as session:
+        rows = session.scalars(query).all()
+        return Page(data=views.jobs(session, rows[:limit]), has_more=len(rows) > limit)
+
+
+@router.get("/{job_id}", responses=problem_docs(404))
+def get_job(job_id: str) -> JobOut:
+    """One job."""
+    with transaction() as session:
+        return views.jobs(session, [find(session, job_id)])[0]
+
+
+@router.post("/{job_id}/cancel", status_code=202, responses=problem_docs(404, 409))
+def cancel_job(job_id: str) -> JobOut:
+    """Ask a job to stop; versions it has published stay. Asking again changes nothing."""
+    with transaction() as session:
+        job = find(session, job_id)
+        if not pipeline.cancel_job(session, job_id):
+            raise Refused(409, "job_finished", f"job {job_id!r} has already {job.state}")
+        session.flush()
+        session.refresh(job)
+        return views.jobs(session, [job])[0]
+
+
+def find(session: Session, job_id: str) -> Job:
+    """The job's row; 404 if there is none."""
+    job = session.get(Job, job_id)
+    if job is None:
+        raise problems.not_found("job", job_id)
+    return job
+
+
+def _recipe(body: JobIn) -> Recipe:
+    try:
+        return resolve_recipe(body.recipe, body.overrides)
+    except UnknownName as error:
+        raise problems.unknown_name(error, _PARAMS.get(error.what, "recipe")) from error
+    except ValidationError as error:
+        raise problems.invalid_recipe(error, body.overrides) from error
+
+
+def _need_rows(session: Session, dataset_id: str, recipe: Recipe) -> None:
+    rows = _dataset(session, dataset_id, "instructions", "dataset").rows
+    heldout = recipe.validate_.instructions
+    if rows <= heldout:
+        detail = (
+            f"the dataset has {rows} rows; the recipe sets {heldout} aside "
+            "(validate.instructions) and needs at least one more"
+        )
+        raise Refused(422, "dataset_too_small", detail, param="dataset")
+
+
+def _dataset(session: Session, dataset_id: str, kind: str, param: str) -> Artifact:
+    """The file of a dataset of this kind; 404 if there is none, 422 if it is of another kind."""
+    found = session.get(Dataset, dataset_id)
+    if found is None:
+        raise problems.not_found("dataset", dataset_id, param)
+    if found.kind != kind:
+        detail = f"dataset {dataset_id!r} is of kind {found.kind!r}; {param} must be {kind!r}"
+        raise Refused(422, "wrong_dataset_kind", detail, param=param)
+    return session.get_one(Artifact, found.artifact_id)

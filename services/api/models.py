@@ -1,0 +1,130 @@
+"""Models: immutable versions, and the aliases that point at them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Query, Response
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from selftaught import aliases
+from selftaught.contracts import AliasIn, AliasOut, ModelOut, Page, VersionOut
+from selftaught.database import transaction
+from selftaught.database.tables import Alias, ModelVersion
+from selftaught.http import Refused, problem_docs
+from services.api import problems, views
+from services.api.deps import LARGEST, Cursor, Limit, StorableBody
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+Number = Annotated[int, Path(ge=0, le=LARGEST)]
+IfMatch = Annotated[str | None, Header(description='The revision you saw, as in its ETag: "3".')]
+IfNoneMatch = Annotated[str | None, Header(description="`*`: only if there is none yet.")]
+
+
+@router.get("", responses=problem_docs())
+def list_models(after: Cursor = None, limit: Limit = 20) -> Page[ModelOut]:
+    """Models by name; `after` is a name."""
+    with transaction() as session:
+        rows = views.models(session, after, limit + 1)
+    return Page(data=rows[:limit], has_more=len(rows) > limit)
+
+
+@router.get("/{name}/versions", responses=problem_docs(404))
+def list_versions(
+    name: str,
+    after: Annotated[int | None, Query(ge=0, le=LARGEST, description="A version's number.")] = None,
+    limit: Limit = 20,
+) -> Page[VersionOut]:
+    """Versions of a model, newest first."""
+    query = select(ModelVersion).where(ModelVersion.model == name)
+    if after is not None:
+        query = query.where(ModelVersion.number < after)
+    with transaction() as session:
+        _need_model(session, name)
+        rows = session.scalars(query.order_by(ModelVersion.number.desc()).limit(limit + 1)).all()
+        return Page(data=views.versions(session, rows[:limit]), has_more=len(rows) > limit)
+
+
+@router.get("/{name}/versions/{number}", responses=problem_docs(404))
+def get_version(name: str, number: Number) -> VersionOut:
+    """One version, with where it came from."""
+    with transaction() as session:
+        return views.versions(session, [aliases.get_version(session, name, number)])[0]
+
+
+@router.get("/{name}/aliases", responses=problem_docs(404))
+def list_aliases(name: str) -> Page[AliasOut]:
+    """Every alias of a model, with its history."""
+    with transaction() as session:
+        _need_model(session, name)
+        rows = session.scalars(select(Alias).where(Alias.model == name).order_by(Alias.alias)).all()
+        return Page(data=[views.alias_out(session, row) for row in rows], has_more=False)
+
+
+@router.get("/{name}/aliases/{alias}", responses=problem_docs(404))
+def get_alias(name: str, alias: str, response: Response) -> AliasOut:
+    """One alias; its revision is the ETag."""
+    with transaction() as session:
+        row = session.get(Alias, (name, alias))
+        if row is None:
+            raise problems.not_found("alias", f"{name}:{alias}")
+        return _answer(session, row, response)
+
+
+@router.put(
+    "/{name}/aliases/{alias}", responses=problem_docs(404, 412), dependencies=[StorableBody]
+)
+def put_alias(
+    name: str,
+    alias: str,
+    body: AliasIn,
+    response: Response,
+    if_match: IfMatch = None,
+    if_none_match: IfNoneMatch = None,
+) -> AliasOut:
+    """Point an alias at a version. `/judge` follows at once."""
+    expected = _revision(if_match)
+    if if_none_match is not None:
+        if if_none_match.strip() != "*" or expected is not None:
+            detail = "If-None-Match can only be *, and not beside If-Match"
+            raise Refused(422, "invalid_request", detail, param="If-None-Match")
+        expected = 0
+    with transaction() as session:
+        row = aliases.move(session, name, alias, body.version, body.reason, expected)
+        return _answer(session, row, response)
+
+
+@router.post("/{name}/aliases/{alias}/rollback", responses=problem_docs(404, 409, 412))
+def roll_back_alias(
+    name: str, alias: str, response: Response, if_match: IfMatch = None
+) -> AliasOut:
+    """Point an alias back at the version before its present one."""
+    expected = _revision(if_match)
+    with transaction() as session:
+        row = aliases.rollback(session, name, alias, expected_revision=expected)
+        return _answer(session, row, response)
+
+
+def _answer(session: Session, row: Alias, response: Response) -> AliasOut:
+    response.headers["ETag"] = f'"{row.revision}"'
+    return views.alias_out(session, row)
+
+
+def _need_model(session: Session, name: str) -> None:
+    found = session.scalar(select(ModelVersion.id).where(ModelVersion.model == name).limit(1))
+    if found is None:
+        raise problems.not_found("model", name)
+
+
+def _revision(if_match: str | None) -> int | None:
+    """The revision in an If-Match header; `*` is any that exists."""
+    if if_match is None:
+        return None
+    match = re.fullmatch(r'(?:W/)?"(\d{1,9})"|(\d{1,9})', if_match.strip())
+    if match is None or not (revision := int(match[1] or match[2])):
+        detail = 'If-Match must be one revision as in the ETag, like "3"'
+        raise Refused(422, "invalid_request", detail, param="If-Match")
+    return revision

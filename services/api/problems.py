@@ -1,0 +1,40 @@
+"""The gateway's refusals, one function each, so that every route words them alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from selftaught.http import Refused, field_errors
+from selftaught.registry import UnknownName
+
+
+def not_found(what: str, name: str, param: str | None = None) -> Refused:
+    """404 for an id that does not exist."""
+    return Refused(404, f"{what}_not_found", f"there is no {what} {name!r}", param=param)
+
+
+def unknown_name(error: UnknownName, param: str) -> Refused:
+    """422 for a name that the operator does not offer; the detail lists what there is."""
+    return Refused(422, "unknown_" + error.what.replace(" ", "_"), str(error), param=param)
+
+
+def invalid_recipe(error: ValidationError, overrides: dict[str, Any]) -> Refused:
+    """422 naming each wrong setting by its path, under `overrides` if it was set there."""
+    errors = field_errors(error.errors(include_url=False, include_context=False))
+    for item, raw in zip(errors, error.errors(include_url=False), strict=True):
+        place = "overrides" if _is_set(overrides, raw["loc"]) else "recipe"
+        item["field"] = f"{place}.{item['field']}"
+    detail = f"{errors[0]['field']}: {errors[0]['message']}"
+    return Refused(422, "invalid_recipe", detail, param=errors[0]["field"], errors=errors)
+
+
+def _is_set(tree: Any, path: tuple[int | str, ...]) -> bool:
+    for part in path:
+        if not isinstance(tree, dict):
+            return True
+        if part not in tree:
+            return False
+        tree = tree[part]
+    return True

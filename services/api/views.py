@@ -1,0 +1,249 @@
+"""From rows to contracts: what a client sees of a job, an iteration, a version.
+
+Stages write their counts and metrics when they like; a key that is not there counts as nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, aliased
+
+from selftaught.aliases import history
+from selftaught.contracts import (
+    AliasMove,
+    AliasOut,
+    DatasetOut,
+    EventOut,
+    IterationOut,
+    JobOut,
+    ModelOut,
+    Problem,
+    StageOut,
+    State,
+    VersionOut,
+)
+from selftaught.database.tables import (
+    Alias,
+    Artifact,
+    Chunk,
+    Dataset,
+    Evaluation,
+    Event,
+    Iteration,
+    Job,
+    ModelVersion,
+    Stage,
+)
+from selftaught.work.pipeline import add_counts
+
+
+def datasets(session: Session, after: str | None, limit: int) -> list[DatasetOut]:
+    """Datasets older than `after`, newest first."""
+    query = select(Dataset, Artifact).join(Artifact, Artifact.id == Dataset.artifact_id)
+    if after is not None:
+        query = query.where(Dataset.id < after)
+    found = session.execute(query.order_by(Dataset.id.desc()).limit(limit))
+    return [dataset(row, artifact) for row, artifact in found]
+
+
+def dataset(row: Dataset, artifact: Artifact) -> DatasetOut:
+    return DatasetOut(
+        id=row.id,
+        name=row.name,
+        kind=cast(Literal["instructions", "labelled"], row.kind),
+        rows=artifact.rows,
+        bytes=artifact.bytes,
+        sha256=artifact.sha256,
+        created_at=row.created_at,
+    )
+
+
+def jobs(session: Session, rows: Sequence[Job]) -> list[JobOut]:
+    """Jobs with their progress, which is one query for all of them."""
+    done = func.count().filter(Iteration.state == State.SUCCEEDED, Iteration.number > 0)
+    query = (
+        select(Iteration.job_id, func.max(Iteration.number), done)
+        .where(Iteration.job_id.in_([row.id for row in rows]))
+        .group_by(Iteration.job_id)
+    )
+    progress = {job_id: (newest, n) for job_id, newest, n in session.execute(query)}
+    return [_job(row, *progress.get(row.id, (None, 0))) for row in rows]
+
+
+def _job(row: Job, newest: int | None, done: int) -> JobOut:
+    return JobOut(
+        id=row.id,
+        state=State(row.state),
+        model=row.model,
+        dataset=row.dataset_id,
+        labelled_dataset=row.labelled_dataset_id,
+        recipe=row.recipe,
+        current_iteration=newest,
+        iterations_done=done,
+        error=Problem.model_validate(row.error) if row.error else None,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        cancel_requested_at=row.cancel_requested_at,
+    )
+
+
+def event(row: Event) -> EventOut:
+    return EventOut(seq=row.seq, type=row.type, data=row.data, created_at=row.created_at)
+
+
+def iterations(session: Session, rows: Sequence[Iteration]) -> list[IterationOut]:
+    """Iterations with their stages and versions."""
+    ids = [row.id for row in rows]
+    stages: dict[str, list[Stage]] = {row_id: [] for row_id in ids}
+    query = select(Stage).where(Stage.iteration_id.in_(ids)).order_by(Stage.position)
+    for stage in session.scalars(query):
+        stages[stage.iteration_id].append(stage)
+    counts = _counts(session, [stage for found in stages.values() for stage in found])
+    wanted = [row.version_id for row in rows if row.version_id is not None]
+    versions = session.scalars(select(ModelVersion).where(ModelVersion.id.in_(wanted)))
+    refs = {version.id: version.ref for version in versions}
+    return [_iteration(row, stages[row.id], counts, refs.get(row.version_id or "")) for row in rows]
+
+
+def _counts(session: Session, stages: Sequence[Stage]) -> dict[str, dict[str, int]]:
+    """Each stage's counts; of an unfinished one, the sum of its chunks so far."""
+    found = {stage.id: [stage.counts] for stage in stages}
+    unfinished = [stage.id for stage in stages if not stage.counts]
+    query = select(Chunk.stage_id, Chunk.counts).where(Chunk.stage_id.in_(unfinished))
+    for stage_id, counts in session.execute(query):
+        found[stage_id].append(counts)
+    return {stage_id: add_counts(parts) for stage_id, parts in found.items()}
+
+
+def _iteration(
+    row: Iteration, stages: list[Stage], by_stage: dict[str, dict[str, int]], version: str | None
+) -> IterationOut:
+    counts = add_counts([by_stage[stage.id] for stage in stages])
+    metrics: dict[str, Any] = {}
+    for stage in stages:
+        if stage.kind == "gate":
+            metrics |= stage.metrics
+        elif stage.metrics and stage.kind != "validate":  # its chunks' raw sums: gate's matter
+            metrics[stage.kind] = stage.metrics
+    sampled = counts.get("judgments_sampled", 0)
+    return IterationOut(
+        id=row.id,
+        job=row.job_id,
+        number=row.number,
+        state=State(row.state),
+        stages=[_stage(stage, by_stage[stage.id]) for stage in stages],
+        counts=counts,
+        kept_share=counts.get("judgments_kept", 0) / sampled if sampled else None,
+        metrics=metrics,
+        tokens=counts.get("tokens", 0) + counts.get("train_tokens", 0),
+        seconds=_seconds(row.started_at, row.finished_at),
+        model_version=version,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+def _stage(row: Stage, counts: dict[str, int]) -> StageOut:
+    return StageOut(
+        kind=row.kind,
+        state=State(row.state),
+        chunks=row.chunks,
+        chunks_done=row.chunks_done,
+        counts=counts,
+        metrics=row.metrics,
+        seconds=_seconds(row.started_at, row.finished_at),
+    )
+
+
+def _seconds(start: dt.datetime | None, end: dt.datetime | None) -> float | None:
+    """From start to end, or until now while it runs."""
+    if start is None:
+        return None
+    return ((end or dt.datetime.now(dt.UTC)) - start).total_seconds()
+
+
+def models(session: Session, after: str | None, limit: int) -> list[ModelOut]:
+    """Models by name."""
+    query = select(ModelVersion.model, func.count()).group_by(ModelVersion.model)
+    if after is not None:
+        query = query.where(ModelVersion.model > after)
+    query = query.order_by(ModelVersion.model).limit(limit)
+    found = dict(session.execute(query).all())
+    pointers: dict[str, dict[str, str]] = {name: {} for name in found}
+    where = (
+        select(Alias.model, Alias.alias, ModelVersion)
+        .join(ModelVersion, ModelVersion.id == Alias.version_id)
+        .where(Alias.model.in_(list(found)))
+        .order_by(Alias.alias)
+    )
+    for model, name, version in session.execute(where):
+        pointers[model][name] = version.ref
+    return [
+        ModelOut(name=name, versions=count, aliases=pointers[name]) for name, count in found.items()
+    ]
+
+
+def versions(session: Session, rows: Sequence[ModelVersion]) -> list[VersionOut]:
+    """Versions with their aliases, parents and newest evaluations."""
+    ids = [row.id for row in rows]
+    names: dict[str, list[str]] = {row_id: [] for row_id in ids}
+    metrics: dict[str, dict[str, Any]] = {row_id: {} for row_id in ids}
+    for alias in session.scalars(
+        select(Alias).where(Alias.version_id.in_(ids)).order_by(Alias.alias)
+    ):
+        names[alias.version_id].append(alias.alias)
+    for evaluation in session.scalars(
+        select(Evaluation)
+        .where(Evaluation.version_id.in_(ids))
+        .order_by(Evaluation.created_at, Evaluation.id)
+    ):
+        metrics[evaluation.version_id][evaluation.set] = evaluation.metrics
+    child, parent = aliased(ModelVersion), aliased(ModelVersion)
+    pairs = session.execute(
+        select(child.id, parent).join(parent, parent.id == child.parent_id).where(child.id.in_(ids))
+    )
+    parents = {child_id: row.ref for child_id, row in pairs}
+    return [
+        VersionOut(
+            ref=row.ref,
+            model=row.model,
+            number=row.number,
+            job=row.job_id,
+            iteration=row.iteration_number,
+            parent=parents.get(row.id),
+            sha256=row.sha256,
+            lineage=row.lineage,
+            metrics=metrics[row.id],
+            aliases=names[row.id],
+            created_at=row.created_at,
+        )
+        for row in rows
+    ]
+
+
+def alias_out(session: Session, row: Alias) -> AliasOut:
+    """An alias with every move it made, newest first."""
+    moves = history(session, row.model, row.alias)
+    ids = {move.version_id for move in moves} | {row.version_id}
+    found = session.scalars(select(ModelVersion).where(ModelVersion.id.in_(ids)))
+    refs = {version.id: version.ref for version in found}
+    return AliasOut(
+        model=row.model,
+        alias=row.alias,
+        version=refs[row.version_id],
+        revision=row.revision,
+        history=[
+            AliasMove(
+                revision=move.revision,
+                version=refs[move.version_id],
+                reason=move.reason,
+                created_at=move.created_at,
+            )
+            for move in reversed(moves)
+        ],
+    )

@@ -1,0 +1,88 @@
+"""The judge service: POST /judge, answered by the version that its reference means now."""
+
+from __future__ import annotations
+
+import logging
+
+import anyio
+from anyio import to_thread
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CollectorRegistry, Counter
+
+import selftaught
+from selftaught import http
+from selftaught.contracts import JudgeIn, JudgeOut
+from selftaught.http import Refused, problem, problem_docs, request_id
+from selftaught.inference import (
+    EngineRefused,
+    EngineUnavailable,
+    InferenceError,
+    ModelLoadError,
+)
+from selftaught.readiness import Readiness, postgres, readiness, schema
+from services.evaluator.judge import TooLong, judge
+
+logger = logging.getLogger(__name__)
+WAITING = 32
+"""Judgments in threads of their own, so that waiting for a model never blocks the probes."""
+
+
+def create_app() -> FastAPI:
+    """A new judge service; models load when they are first asked."""
+    app = FastAPI(
+        title="selftaught evaluator",
+        version=selftaught.__version__,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    registry = CollectorRegistry()
+    verdicts = Counter(
+        "selftaught_verdicts", "Verdicts given.", ["model", "verdict"], registry=registry
+    )
+    http.install(app, registry, streaming=frozenset())
+    app.add_exception_handler(InferenceError, _on_inference_error)
+    limiter = anyio.CapacityLimiter(WAITING)
+
+    @app.post("/judge", name="judge", responses=problem_docs(404, 409, 502, 503))
+    async def judge_pair(body: JudgeIn) -> JudgeOut:
+        """Which of two responses is better?"""
+        try:
+            out = await to_thread.run_sync(judge, body, limiter=limiter)
+        except TooLong as error:
+            raise Refused(422, "too_long", str(error)) from error
+        verdicts.labels(out.model, out.verdict).inc()
+        return out
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", responses={503: {"model": Readiness}})
+    def readyz(response: Response) -> Readiness:
+        """Postgres answers, and the schema is the one this code knows."""
+        found = readiness({"postgres": postgres, "schema": schema})
+        response.status_code = 200 if found.ready else 503
+        return found
+
+    @app.get("/metrics", response_class=Response)
+    def metrics() -> Response:
+        """For Prometheus to scrape."""
+        return http.exposition(registry)
+
+    return app
+
+
+async def _on_inference_error(request: Request, error: Exception) -> Response:
+    """A model that does not answer; what it said is logged, and told where it helps."""
+    rid = request_id(request)
+    logger.error("request %s: %s: %s", rid, type(error).__name__, error)
+    if isinstance(error, EngineUnavailable):
+        detail = "the model's endpoint does not answer; try again soon"
+        return problem(503, "engine_unavailable", detail, rid, headers={"Retry-After": "5"})
+    if isinstance(error, EngineRefused):
+        return problem(502, "engine_refused", "the model's endpoint refused to answer", rid)
+    reason = error.reason if isinstance(error, ModelLoadError) else "the model failed"
+    return problem(500, "model_failed", reason, rid)
+
+
+app = create_app()

@@ -1,0 +1,205 @@
+"""Rejection sampling: of all judgments, the ones that reached the right verdict become lessons.
+
+An input is a pair in one order. Kept are judgments whose verdict equals the label; of each input
+`per_input` at random; then as many with label A as with label B. Source: Wang et al. 2024, arXiv
+2408.02666, section 3; `both_orders` and `agree` are stricter options of ours, and the labels
+`majority` and `random` are controls. Two passes over the files: memory holds ids and positions.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from selftaught import jsonl
+from selftaught.contracts import CurateSettings
+from selftaught.hashing import stable_seed
+from selftaught.judging import JudgeTemplate, Order, Verdict, tally
+from services.generator.judge import LABELS
+
+Key = tuple[str, Order]
+
+
+@dataclass
+class Input:
+    """A pair in one order: every verdict, and the judgments that may be kept."""
+
+    verdicts: list[Verdict] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
+    label: Verdict = Verdict.UNPARSABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Where a judgment stands, what it says, and the answer that it reasons from."""
+
+    position: jsonl.Position
+    verdict: Verdict
+    answer: int
+    tokens: int
+
+
+def curate(
+    judgments: Sequence[Path],
+    pairs: Sequence[Path],
+    template: JudgeTemplate,
+    settings: CurateSettings,
+    seed: int,
+    keep: Callable[[jsonl.Row], None],
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """Hand training rows to `keep`; returns counts and a length report.
+
+    `judgments` and `pairs` are the JSONL files that judge.py and pair.py made. Training rows are
+    `{pair_id, order, label, prompt: [messages], completion: [one assistant message]}`, the
+    conversational prompt-completion format of TRL and `datasets`.
+
+    Counts: inputs, judgments, judgments_right (verdict = label), kept (rows), kept_a,
+    kept_b, and inputs dropped by reason: dropped_no_label (no majority), dropped_none_right,
+    dropped_min_share, dropped_other_order (both_orders: nothing kept in the other order),
+    dropped_disagree (agree: no two judgments of the two orders reason from the same answer),
+    and rows dropped_balance. Report: mean completion tokens of all, kept, kept_a and kept_b
+    judgments (None where there are none).
+    """
+    counts: Counter[str] = Counter()
+    inputs: defaultdict[Key, Input] = defaultdict(Input)
+    tokens_all = 0
+    with jsonl.Shelf(judgments) as shelf, jsonl.Shelf(pairs) as pair_shelf:
+        for position, row in shelf.walk():
+            verdict = Verdict(row["verdict"])
+            entry = inputs[row["pair_id"], row["order"]]
+            entry.verdicts.append(verdict)
+            if verdict in (Verdict.A, Verdict.B):
+                entry.candidates.append(
+                    Candidate(position, verdict, _answer(row["text"]), row["completion_tokens"])
+                )
+            counts["judgments"] += 1
+            tokens_all += row["completion_tokens"]
+        counts["inputs"] = len(inputs)
+        _filter(inputs, settings, seed, counts)
+        if settings.both_orders or settings.agree:
+            _match_orders(inputs, settings, counts)
+        chosen = _choose(inputs, settings, seed, counts)
+        where = {row["id"]: position for position, row in pair_shelf.walk()}
+
+        for (pair_id, order), label, candidate in chosen:
+            pair = pair_shelf.fetch(where[pair_id])
+            text = shelf.fetch(candidate.position)["text"]
+            keep(
+                {
+                    "pair_id": pair_id,
+                    "order": order,
+                    "label": label.value,
+                    "prompt": template.show(pair, order),
+                    "completion": [{"role": "assistant", "content": text}],
+                }
+            )
+    counts["kept"] = len(chosen)
+    lengths = {
+        "all": _mean(tokens_all, counts["judgments"]),
+        "kept": _mean_tokens([c for _, _, c in chosen]),
+        "kept_a": _mean_tokens([c for _, label, c in chosen if label is Verdict.A]),
+        "kept_b": _mean_tokens([c for _, label, c in chosen if label is Verdict.B]),
+    }
+    return dict(counts), {"mean_completion_tokens": lengths}
+
+
+def _filter(
+    inputs: dict[Key, Input], settings: CurateSettings, seed: int, counts: Counter[str]
+) -> None:
+    """Give each input its label and leave only its right judgments."""
+    for key, entry in inputs.items():
+        label = _label(key, entry, settings, seed)
+        if label is None:
+            counts["dropped_no_label"] += 1
+            entry.candidates = []
+            continue
+        entry.label = label
+        entry.candidates = [c for c in entry.candidates if c.verdict is label]
+        right = len(entry.candidates)
+        counts["judgments_right"] += right
+        if not right:
+            counts["dropped_none_right"] += 1
+        elif right / len(entry.verdicts) < settings.min_share:
+            counts["dropped_min_share"] += 1
+            entry.candidates = []
+
+
+def _label(key: Key, entry: Input, settings: CurateSettings, seed: int) -> Verdict | None:
+    pair_id, order = key
+    if settings.label == "constructed":
+        return LABELS[order]
+    if settings.label == "random":
+        return Verdict.A if stable_seed(seed, "label", pair_id, order) % 2 else Verdict.B
+    majority = tally(entry.verdicts).verdict
+    return majority if majority in (Verdict.A, Verdict.B) else None
+
+
+def _match_orders(inputs: dict[Key, Input], settings: CurateSettings, counts: Counter[str]) -> None:
+    """Keep an input only with its other order; with `agree`, only where the answers meet."""
+    for pair_id in {pair_id for pair_id, _ in inputs}:
+        ab, ba = inputs.get((pair_id, "AB")), inputs.get((pair_id, "BA"))
+        both = [entry for entry in (ab, ba) if entry is not None and entry.candidates]
+        if len(both) == 1:
+            counts["dropped_other_order"] += 1
+            both[0].candidates = []
+        if len(both) < 2 or not settings.agree:
+            continue
+        common = {c.answer for c in both[0].candidates} & {c.answer for c in both[1].candidates}
+        for entry in both:
+            entry.candidates = [c for c in entry.candidates if c.answer in common]
+            counts["dropped_disagree"] += not entry.candidates
+
+
+Chosen = tuple[Key, Verdict, Candidate]
+
+
+def _choose(
+    inputs: dict[Key, Input], settings: CurateSettings, seed: int, counts: Counter[str]
+) -> list[Chosen]:
+    """`per_input` judgments of each input at random, balanced between the labels, shuffled."""
+    chosen: list[Chosen] = []
+    for key, entry in inputs.items():
+        pool = entry.candidates
+        if settings.agree and pool:
+            pool = _of_one_answer(inputs, key, seed)
+        rng = random.Random(stable_seed(seed, "keep", *key))
+        drawn = rng.sample(pool, min(settings.per_input, len(pool)))
+        chosen += [(key, entry.label, candidate) for candidate in drawn]
+    chosen.sort(key=_shuffled(seed))
+    by_label: dict[Verdict, list[Chosen]] = {Verdict.A: [], Verdict.B: []}
+    for item in chosen:
+        by_label[item[1]].append(item)
+    if settings.balance:
+        fewest = min(len(items) for items in by_label.values())
+        counts["dropped_balance"] = len(chosen) - 2 * fewest
+        by_label = {label: items[:fewest] for label, items in by_label.items()}
+    counts["kept_a"], counts["kept_b"] = (len(by_label[v]) for v in (Verdict.A, Verdict.B))
+    return sorted([*by_label[Verdict.A], *by_label[Verdict.B]], key=_shuffled(seed))
+
+
+def _of_one_answer(inputs: dict[Key, Input], key: Key, seed: int) -> list[Candidate]:
+    """The candidates that reason from one answer, the same one for both orders of the pair."""
+    answers = sorted({c.answer for c in inputs[key].candidates})
+    answer = answers[stable_seed(seed, "answer", key[0]) % len(answers)]
+    return [c for c in inputs[key].candidates if c.answer == answer]
+
+
+def _shuffled(seed: int) -> Callable[[Chosen], tuple[int, Key, jsonl.Position]]:
+    return lambda item: (stable_seed(seed, "order", *item[0]), item[0], item[2].position)
+
+
+def _answer(text: str) -> int:
+    """What a judgment reasons from: its text up to the first sentence end, as a hash."""
+    return stable_seed(text.partition(".")[0].strip())
+
+
+def _mean_tokens(candidates: Sequence[Candidate]) -> float | None:
+    return _mean(sum(c.tokens for c in candidates), len(candidates))
+
+
+def _mean(total: int, count: int) -> float | None:
+    return total / count if count else None

@@ -1,0 +1,184 @@
+"""One training run in a process of its own: python -m services.trainer.child SPEC.json
+
+CUDA memory is free for certain when it ends, and cancelling it is a SIGTERM to one's own child. It
+speaks JSON lines on stdout: {"type": "step", step, steps, loss, learning_rate}, {"type":
+"checkpoint", step, summary}, and last {"type": "done", "result"} with exit status 0, or {"type":
+"error", code, message} with 1. Nothing else is written there. It stops on SIGTERM, and when its
+standard input ends, which says that the parent is gone. The output folder appears complete, by a
+rename, or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from selftaught import jsonl
+from selftaught.contracts import TrainSettings
+from selftaught.inference import ModelLoadError
+from selftaught.judging import load_judge_template
+
+
+class Spec(BaseModel):
+    """What to train. Paths are local; `output_dir` must not exist. `base_model` is always the
+    seed, never the last judge. Of the held-out pairs {id, instruction, chosen, rejected} (rows of
+    all files, in order) every second one, from the first on, chooses the checkpoint; the others
+    are left to the gate. `max_tokens` limits a greedy judgment."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    base_model: Path
+    sft_path: Path
+    heldout_paths: list[Path]
+    template: str
+    output_dir: Path
+    settings: TrainSettings
+    max_tokens: int
+    seed: int
+
+
+class Failure(Exception):
+    """An expected way to fail, with its code."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def run(spec: Spec) -> dict[str, Any]:
+    """Train, score the checkpoints, publish the best one; the result for "done"."""
+    if spec.output_dir.exists():
+        raise Failure("output_exists", f"{spec.output_dir.name} exists already")
+    spec.output_dir.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{spec.output_dir.name}-", dir=spec.output_dir.parent))
+    try:
+        return _train_and_publish(spec, work)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _train_and_publish(spec: Spec, work: Path) -> dict[str, Any]:
+    from services.trainer import checkpoints
+
+    template = load_judge_template(spec.template)
+    heldout = [row for path in spec.heldout_paths for row in jsonl.read(path)][::2]
+    if not heldout:
+        raise Failure("bad_data", "no held-out pairs to choose a checkpoint with")
+    trained = _train(spec, work)
+    scored = []
+    for step in checkpoints.steps(spec.settings.steps, spec.settings.checkpoints):
+        folder = work / str(step)
+        scored.append(checkpoints.score(step, folder, heldout, template, spec.max_tokens))
+        say(type="checkpoint", step=step, summary=scored[-1].summary)
+    best = checkpoints.choose(scored)
+    _sync(best.path)
+    best.path.rename(spec.output_dir)
+    return {
+        **trained,
+        "checkpoint": {"step": best.step, **best.summary},
+        "checkpoints": [{"step": c.step, **c.summary} for c in scored],
+        "heldout_pairs": len(heldout),
+    }
+
+
+def _train(spec: Spec, work: Path) -> dict[str, Any]:
+    """Train and save each checkpoint as work/<step>; what was done. Frees the model."""
+    from selftaught.inference.local import load_model
+    from services.trainer import checkpoints, data, sft
+
+    base, tokenizer = load_model(spec.base_model)
+    longest = int(getattr(base.config, "max_position_embeddings", 2**31))
+    examples, too_long = data.tokenise(jsonl.read(spec.sft_path), tokenizer, longest)
+    model = sft.prepare(base, spec.settings, spec.seed)
+    due = checkpoints.steps(spec.settings.steps, spec.settings.checkpoints)
+
+    def on_step(step: int, loss: float, rate: float) -> None:
+        say(type="step", step=step, steps=spec.settings.steps, loss=loss, learning_rate=rate)
+        if step in due:
+            model.save_pretrained(work / str(step))
+            tokenizer.save_pretrained(work / str(step))
+
+    trained = sft.train(model, examples, spec.settings, spec.seed, on_step)
+    return {
+        "steps": trained.steps,
+        "examples": trained.examples,
+        "examples_too_long": too_long,
+        "epochs": trained.epochs,
+        "train_tokens": trained.train_tokens,
+        "loss_tokens": trained.loss_tokens,
+        "final_loss": trained.losses[-1],
+        "losses": trained.losses,
+    }
+
+
+def say(**event: Any) -> None:
+    """One line to the parent."""
+    sys.stdout.buffer.write(orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.buffer.flush()
+
+
+def _sync(folder: Path) -> None:
+    """Force a folder's files to disk, so that the rename publishes whole files."""
+    for path in [*folder.iterdir(), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def _watch_parent() -> None:
+    """Stop when standard input ends."""
+    while os.read(0, 4096):  # not sys.stdin: its lock would outlive the main thread
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + signum)
+
+
+def _code(error: Exception) -> str:
+    """The code of a failure, for the parent and the job's owner."""
+    import torch
+
+    from services.trainer.sft import NanLoss
+
+    codes: list[tuple[type[Exception], str]] = [
+        (ModelLoadError, "model_load_failed"),
+        (NanLoss, "nan_loss"),
+        (MemoryError, "out_of_memory"),
+        (torch.OutOfMemoryError, "out_of_memory"),
+        (ValueError, "bad_data"),
+    ]
+    if isinstance(error, Failure):
+        return error.code
+    return next((code for kind, code in codes if isinstance(error, kind)), "training_failed")
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status 0 after "done", 1 after "error", 143 when stopped by SIGTERM."""
+    signal.signal(signal.SIGTERM, _stop)
+    threading.Thread(target=_watch_parent, daemon=True).start()
+    try:
+        spec = Spec.model_validate_json(Path(arguments[0]).read_bytes())
+        say(type="done", result=run(spec))
+    except ValidationError as error:
+        say(type="error", code="bad_spec", message=str(error))
+        return 1
+    except Exception as error:  # noqa: BLE001 - the process's border: a failure leaves as an event
+        say(type="error", code=_code(error), message=f"{type(error).__name__}: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,108 @@
+"""Runs the training child: its progress becomes events, its end a result or a typed failure.
+
+A child process frees all its memory for certain, may be killed at any time, and keeps CUDA out of
+the Celery worker. Its standard input is a pipe that only this process holds: when the worker dies,
+however it dies, the child reads the end of it and stops.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from selftaught.work.kernel import Lease, LeaseLost
+from services.trainer.child import Spec
+
+SAY_EVERY = 2.0  # seconds between progress events
+
+
+class ChildFailed(Exception):
+    """The child ended with an error that another attempt would not cure."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code, self.message = code, message
+
+
+class ChildLost(Exception):
+    """The child was killed; the chunk may be tried again."""
+
+
+def run_child(spec: Spec, work: Path, lease: Lease) -> dict[str, Any]:
+    """Train as `spec` says and return the child's result.
+
+    Raises ChildFailed, ChildLost, or LeaseLost when the job was cancelled or the lease is gone.
+    """
+    spec_file = work / "spec.json"
+    spec_file.write_text(spec.model_dump_json())
+    child = subprocess.Popen(
+        [sys.executable, "-m", "services.trainer.child", str(spec_file)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    lease.say("train.started", {"pid": child.pid})
+    lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    reader = threading.Thread(target=_read, args=(child.stdout, lines), daemon=True)
+    reader.start()
+    try:
+        return _follow(child, lines, lease)
+    finally:
+        if child.poll() is None:
+            child.kill()
+        child.wait()
+        reader.join()
+
+
+def _read(stream: IO[str] | None, lines: queue.Queue[dict[str, Any] | None]) -> None:
+    assert stream is not None
+    for line in stream:
+        lines.put(json.loads(line))
+    lines.put(None)
+
+
+def _follow(
+    child: subprocess.Popen[str], lines: queue.Queue[dict[str, Any] | None], lease: Lease
+) -> dict[str, Any]:
+    result: dict[str, Any] | None = None
+    failure: ChildFailed | None = None
+    said = time.monotonic()
+    while True:
+        try:
+            message = lines.get(timeout=0.2)
+        except queue.Empty:
+            _stop_if_lost(child, lease)
+            continue
+        _stop_if_lost(child, lease)
+        if message is None:
+            break
+        kind = message.pop("type")
+        if kind == "done":
+            result = message["result"]
+        elif kind == "error":
+            failure = ChildFailed(message["code"], message["message"])
+        elif kind == "checkpoint" or time.monotonic() - said > SAY_EVERY:
+            said = time.monotonic()
+            lease.say(f"train.{kind}", message)
+    code = child.wait()
+    if failure is not None:
+        raise failure
+    if result is None or code != 0:
+        raise ChildLost(f"the training process ended with code {code}")
+    return result
+
+
+def _stop_if_lost(child: subprocess.Popen[str], lease: Lease) -> None:
+    if lease.lost.is_set():
+        child.terminate()
+        try:
+            child.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+        raise LeaseLost(lease.chunk_id)

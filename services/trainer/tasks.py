@@ -1,0 +1,168 @@
+"""The trainer's work: register the seed as version 0 of the job, then train one version a time.
+
+celery -A services.trainer.tasks worker -Q trainer --pool solo
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+import selftaught
+from selftaught.artifacts import hash_folder, resolve
+from selftaught.database import transaction
+from selftaught.database.tables import Artifact, Dataset, Iteration, Job, ModelVersion, Stage
+from selftaught.hashing import stable_seed
+from selftaught.ids import new_id
+from selftaught.judging import load_judge_template
+from selftaught.registry import base_model_path
+from selftaught.settings import get_settings
+from selftaught.versions import version_folder
+from selftaught.work.events import emit
+from selftaught.work.kernel import JobFailure, Lease, Result
+from selftaught.work.worker import Handler, make_app
+from services.trainer.base import check_base_model
+from services.trainer.child import Spec
+from services.trainer.process import ChildFailed, run_child
+
+USER_FAULTS = {"model_load_failed", "out_of_memory", "nan_loss"}
+
+
+def register(lease: Lease) -> Result:
+    """Check and hash the base model."""
+    folder = base_model_path(lease.recipe.base_model)
+    check_base_model(folder)
+    return Result(extra={"path": str(folder), "sha256": hash_folder(folder)})
+
+
+def apply_register(session: Session, lease: Lease, result: Result) -> dict[str, Any]:
+    """The seed's version: one row per model name and weights, shared by the jobs that use it."""
+    job = session.get_one(Job, lease.job_id)
+    _lock_numbers(session, job.model)
+    lineage = {**_lineage(session, job, lease), "inference": lease.recipe.inference}
+    version = session.scalar(
+        select(ModelVersion).where(
+            ModelVersion.model == job.model,
+            ModelVersion.sha256 == result.extra["sha256"],
+            ModelVersion.parent_id.is_(None),
+            ModelVersion.lineage["template"] == lineage["template"],
+        )
+    )
+    if version is None:
+        version = _add_version(session, job, lease, result, lineage)
+    session.get_one(Iteration, lease.iteration_id).version_id = version.id
+    return {"version": version.ref, "sha256": version.sha256}
+
+
+def train(lease: Lease) -> Result:
+    """Fine-tune from the seed in a child process and move its folder into place."""
+    with transaction() as session:
+        base = session.get_one(ModelVersion, lease.input["base_version"])
+    version_id = new_id("ver")
+    target = get_settings().versions_dir / version_id
+    work = target.with_name(f".{version_id}.work")
+    work.mkdir(parents=True)
+    spec = Spec(
+        base_model=version_folder(base),
+        sft_path=resolve(lease.input["examples"]),
+        heldout_paths=[resolve(path) for path in lease.input["heldout"]],
+        template=lease.recipe.judge.template,
+        output_dir=work / "model",
+        settings=lease.recipe.train,
+        max_tokens=lease.recipe.validate_.max_tokens,
+        seed=stable_seed(lease.recipe.seed, lease.iteration),
+    )
+    try:
+        made = run_child(spec, work, lease)
+        sha256 = hash_folder(work / "model")
+        (work / "model").rename(target)
+    except ChildFailed as error:
+        fault = "user" if error.code in USER_FAULTS else "system"
+        raise JobFailure(error.code, "Training failed", error.message, fault) from error
+    finally:
+        shutil.rmtree(work)
+    return Result(
+        counts={"train_tokens": made["train_tokens"], "steps": made["steps"]},
+        metrics=made,
+        extra={"path": version_id, "sha256": sha256, "base": base.id, "id": version_id},
+    )
+
+
+def apply_train(session: Session, lease: Lease, result: Result) -> dict[str, Any]:
+    """The new version with all that made it."""
+    job = session.get_one(Job, lease.job_id)
+    _lock_numbers(session, job.model)
+    lineage = {
+        **_lineage(session, job, lease),
+        # Trained versions are run by transformers, wherever the seed is served.
+        "inference": "local",
+        "train": result.metrics,
+    }
+    version = _add_version(session, job, lease, result, lineage)
+    session.get_one(Iteration, lease.iteration_id).version_id = version.id
+    emit(session, job.id, "version.published", {"version": version.ref, "sha256": version.sha256})
+    return {"version": version.ref}
+
+
+def _lock_numbers(session: Session, model: str) -> None:
+    """Version numbers of one model are handed out one transaction at a time."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"versions:{model}"))))
+
+
+def _add_version(
+    session: Session, job: Job, lease: Lease, result: Result, lineage: dict[str, Any]
+) -> ModelVersion:
+    last = session.scalar(
+        select(func.max(ModelVersion.number)).where(ModelVersion.model == job.model)
+    )
+    version = ModelVersion(
+        id=result.extra.get("id") or new_id("ver"),
+        model=job.model,
+        number=0 if last is None else last + 1,
+        job_id=job.id,
+        iteration_number=lease.iteration,
+        parent_id=result.extra.get("base"),
+        path=result.extra["path"],
+        sha256=result.extra["sha256"],
+        lineage=lineage,
+    )
+    session.add(version)
+    session.flush()
+    return version
+
+
+def _lineage(session: Session, job: Job, lease: Lease) -> dict[str, Any]:
+    """Rule 2 of docs/architecture.md: what one would need to make this version again."""
+    template = load_judge_template(lease.recipe.judge.template)
+    counts = session.execute(
+        select(Iteration.number, Stage.kind, Stage.counts)
+        .join(Stage, Stage.iteration_id == Iteration.id)
+        .where(Iteration.job_id == job.id, Iteration.number.in_([0, lease.iteration]))
+        .order_by(Iteration.number, Stage.position)
+    ).all()
+    dataset = session.scalars(
+        select(Artifact.sha256)
+        .join(Dataset, Dataset.artifact_id == Artifact.id)
+        .where(Dataset.id == job.dataset_id)
+    ).one()
+    return {
+        "dataset": {"id": job.dataset_id, "sha256": dataset},
+        "template": {"name": template.name, "sha256": template.sha256},
+        "judge_max_tokens": lease.recipe.validate_.max_tokens,
+        "judge_sampling": lease.recipe.judge.sampling.model_dump(),
+        "recipe": job.recipe,
+        "seed": lease.recipe.seed,
+        "code_version": selftaught.__version__,
+        "counts": {f"{number}.{kind}": found for number, kind, found in counts},
+        "human_labels_in_training": False,
+    }
+
+
+app = make_app(
+    "trainer",
+    {"register": Handler(register, apply_register), "train": Handler(train, apply_train)},
+)
+

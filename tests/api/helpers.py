@@ -1,0 +1,58 @@
+"""Datasets, jobs and versions to ask the gateway about."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from selftaught import aliases
+from selftaught.database import transaction
+from selftaught.database.tables import ModelVersion
+from selftaught.ids import new_id
+
+RECIPE: dict[str, Any] = {"name": "tiny", "iterations": 1, "validate": {"instructions": 2}}
+
+
+def upload(client: TestClient, rows: int = 5) -> str:
+    """The id of a new dataset of instructions."""
+    body = "".join(f"say {i}\n" for i in range(rows))
+    answer = client.post("/v1/datasets", content=body, headers={"content-type": "text/plain"})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def upload_labelled(client: TestClient) -> str:
+    answer = client.post(
+        "/v1/datasets?kind=labelled",
+        content='{"instruction":"i","chosen":"a","rejected":"b"}',
+        headers={"content-type": "application/x-ndjson"},
+    )
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def post_job(client: TestClient, dataset: str, **fields: Any) -> Any:
+    """The answer to a new job."""
+    body = json.dumps({"dataset": dataset, "recipe": RECIPE} | fields)
+    return client.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
+
+
+def add_versions(model: str, numbers: list[int], latest: int | None = None) -> None:
+    """Versions without weights."""
+    with transaction() as session:
+        for number in numbers:
+            session.add(
+                ModelVersion(
+                    id=new_id("ver"),
+                    model=model,
+                    number=number,
+                    path=f"{model}/{number}",
+                    sha256=str(number),
+                    lineage={"seed": 0},
+                )
+            )
+        session.flush()
+        if latest is not None:
+            aliases.move(session, model, "latest", latest, "gate")

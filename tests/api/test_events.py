@@ -1,0 +1,89 @@
+"""Events as pages and as a stream."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from selftaught.database import transaction
+from selftaught.work import pipeline
+from selftaught.work.events import emit
+from tests.api.conftest import assert_problem
+from tests.api.helpers import post_job, upload
+
+SSE = {"accept": "text/event-stream"}
+
+
+def parse(text: str) -> list[dict[str, Any]]:
+    """The events of a stream: id, type and data."""
+    found = []
+    for block in text.replace("\r\n", "\n").split("\n\n"):
+        fields = dict(
+            line.split(": ", 1) for line in block.split("\n") if line[:1] not in ("", ":")
+        )
+        if fields:
+            data = json.loads(fields["data"])
+            assert str(data["seq"]) == fields["id"] and data["type"] == fields["event"]
+            found.append(data)
+    return found
+
+
+def new_job(client: TestClient) -> str:
+    return str(post_job(client, upload(client)).json()["id"])
+
+
+def test_pages(client: TestClient) -> None:
+    job = new_job(client)
+    page = client.get(f"/v1/jobs/{job}/events?limit=2").json()
+    assert [e["seq"] for e in page["data"]] == [1, 2] and page["has_more"]
+    assert page["data"][0]["type"] == "job.created"
+    rest = client.get(f"/v1/jobs/{job}/events?after=2").json()
+    assert [e["seq"] for e in rest["data"]] == [3] and not rest["has_more"]
+    assert_problem(client.get("/v1/jobs/job_none/events"), 404, "job_not_found")
+    assert_problem(client.get("/v1/jobs/job_none/events", headers=SSE), 404, "job_not_found")
+
+
+def test_a_finished_jobs_stream_is_its_page_and_ends(client: TestClient) -> None:
+    job = new_job(client)
+    client.post(f"/v1/jobs/{job}/cancel")
+    page = client.get(f"/v1/jobs/{job}/events").json()["data"]
+    answer = client.get(f"/v1/jobs/{job}/events", headers=SSE)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert parse(answer.text) == page
+    assert page[-1]["type"] == "job.cancelled"
+
+
+def test_resume_after_the_last_event_seen(client: TestClient) -> None:
+    job = new_job(client)
+    client.post(f"/v1/jobs/{job}/cancel")
+    everything = parse(client.get(f"/v1/jobs/{job}/events", headers=SSE).text)
+    for seen in (0, 2, len(everything)):
+        headers = {**SSE, "last-event-id": str(seen)}
+        resumed = parse(client.get(f"/v1/jobs/{job}/events?after=1", headers=headers).text)
+        assert resumed == everything[seen:]
+    bad = client.get(f"/v1/jobs/{job}/events", headers={**SSE, "last-event-id": "x"})
+    assert_problem(bad, 422, "invalid_request", "last-event-id")
+
+
+def test_a_stream_follows_a_running_job_to_its_end(client: TestClient) -> None:
+    job = new_job(client)
+
+    def go_on() -> None:
+        time.sleep(0.3)
+        for number in range(250):  # more than a page
+            with transaction() as session:
+                emit(session, job, "tick", {"number": number})
+        with transaction() as session:
+            pipeline.cancel_job(session, job)
+
+    worker = threading.Thread(target=go_on)
+    worker.start()
+    events = parse(client.get(f"/v1/jobs/{job}/events", headers=SSE).text)
+    worker.join()
+    assert [e["seq"] for e in events] == list(range(1, len(events) + 1))
+    assert sum(e["type"] == "tick" for e in events) == 250
+    assert events[-1]["type"] == "job.cancelled"

@@ -1,0 +1,209 @@
+"""Jobs over HTTP: what is refused before anything is queued, pages, cancelling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+from starlette.testclient import TestClient
+
+from selftaught.database import transaction
+from selftaught.database.tables import Chunk, Iteration, Job, Outbox, Stage
+from tests.api.conftest import assert_problem
+from tests.api.helpers import RECIPE, post_job, upload, upload_labelled
+
+
+def assert_nothing_queued() -> None:
+    with transaction() as session:
+        for table in (Job, Iteration, Chunk, Outbox):
+            assert session.scalar(select(func.count()).select_from(table)) == 0
+
+
+def test_a_job_is_planned_in_the_transaction_that_makes_it(client: TestClient) -> None:
+    dataset, labelled = upload(client), upload_labelled(client)
+    answer = post_job(client, dataset, labelled_dataset=labelled, overrides={"seed": 7})
+    assert answer.status_code == 201, answer.text
+    out = answer.json()
+    assert answer.headers["location"] == f"/v1/jobs/{out['id']}"
+    assert out["model"] == "tiny" and out["labelled_dataset"] == labelled
+    assert out["recipe"]["seed"] == 7 and out["recipe"]["validate"]["instructions"] == 2
+    assert (out["current_iteration"], out["iterations_done"]) == (0, 0)
+    assert client.get(answer.headers["location"]).json() == out
+    with transaction() as session:
+        assert session.scalar(select(func.count()).select_from(Outbox)) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code", "param"),
+    [
+        ({"dataset": "ds_none"}, 404, "dataset_not_found", "dataset"),
+        ({"labelled_dataset": "ds_none"}, 404, "dataset_not_found", "labelled_dataset"),
+        ({"recipe": "nope"}, 422, "unknown_recipe", "recipe"),
+        ({"recipe": {"base_model": "nope"}}, 422, "unknown_base_model", "recipe.base_model"),
+        (
+            {"recipe": {"inference": "nope"}},
+            422,
+            "unknown_inference_endpoint",
+            "recipe.inference",
+        ),
+        (
+            {"recipe": {"judge": {"template": "nope"}}},
+            422,
+            "unknown_judge_template",
+            "recipe.judge.template",
+        ),
+        (
+            {"recipe": {"pair": {"template": "mt-bench"}}},
+            422,
+            "unknown_modify_template",
+            "recipe.pair.template",
+        ),
+        ({"overrides": {"seed": -1}}, 422, "invalid_recipe", "overrides.seed"),
+        ({"recipe": {"judge": {"samples": 0}}}, 422, "invalid_recipe", "recipe.judge.samples"),
+        ({"overrides": {"jugde": {}}}, 422, "invalid_recipe", "overrides.jugde"),
+        ({"overrides": {"validate": {"instructions": 5}}}, 422, "dataset_too_small", "dataset"),
+        ({"model": "Bad Name"}, 422, "invalid_request", "model"),
+        ({"datset": "x"}, 422, "invalid_request", "datset"),
+        ({"recipe": 3}, 422, "invalid_request", None),
+        ({"dataset": "a\0b"}, 422, "invalid_request", None),
+        ({"overrides": {"name": "a\0b"}}, 422, "invalid_request", None),
+        ({"overrides": {"\ud800": 1}}, 422, "invalid_request", None),
+    ],
+)
+def test_bad_jobs_queue_nothing(
+    client: TestClient, change: dict[str, Any], status: int, code: str, param: str | None
+) -> None:
+    answer = post_job(client, **{"dataset": upload(client), **change})
+    body = assert_problem(answer, status, code, param)
+    assert_nothing_queued()
+    if code.startswith("unknown_"):
+        assert "'nope'; known: " in body["detail"] or "'mt-bench'; known: " in body["detail"]
+
+
+def test_every_wrong_setting_is_named(client: TestClient) -> None:
+    recipe = {"judge": {"samples": 0}, "train": {"steps": "many"}, "extra": 1}
+    body = assert_problem(post_job(client, upload(client), recipe=recipe), 422, "invalid_recipe")
+    fields = {error["field"] for error in body["errors"]}
+    assert fields == {"recipe.judge.samples", "recipe.train.steps", "recipe.extra"}
+
+
+def test_datasets_of_the_wrong_kind(client: TestClient) -> None:
+    plain, labelled = upload(client), upload_labelled(client)
+    assert_problem(post_job(client, labelled), 422, "wrong_dataset_kind", "dataset")
+    assert_problem(
+        post_job(client, plain, labelled_dataset=plain),
+        422,
+        "wrong_dataset_kind",
+        "labelled_dataset",
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"dataset": "x", "overrides": {"judge": {"sampling": {"temperature": Infinity}}}}',
+        b'{"dataset": "x", "overrides": ' + b'{"a":' * 200 + b"1" + b"}" * 200 + b"}",
+        b'{"dataset": "x", "overrides": {"seed": ' + b"9" * 5000 + b"}}",
+        b'{"dataset": "\xff"}',
+        b'{"dataset": ',
+        b"[" * 5000,
+        b"null",
+        b"",
+    ],
+)
+def test_json_that_nothing_can_store(client: TestClient, body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    answer = client.post("/v1/jobs", content=body, headers=headers)
+    assert answer.status_code in (400, 422), answer.text
+    assert_problem(answer, answer.status_code, answer.json()["code"])
+
+
+def test_cursor_pages_and_state_filter(client: TestClient) -> None:
+    dataset = upload(client)
+    ids = sorted((post_job(client, dataset).json()["id"] for _ in range(5)), reverse=True)
+    client.post(f"/v1/jobs/{ids[1]}/cancel")
+    seen: list[str] = []
+    after: dict[str, Any] = {}
+    while True:
+        page = client.get("/v1/jobs", params={"limit": 2, **after}).json()
+        seen += [job["id"] for job in page["data"]]
+        if not page["has_more"]:
+            break
+        after = {"after": seen[-1]}
+    assert seen == ids
+    cancelled = client.get("/v1/jobs", params={"state": "cancelled"}).json()["data"]
+    assert [job["id"] for job in cancelled] == [ids[1]]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "state=odd"])
+def test_bad_page_parameters(client: TestClient, query: str) -> None:
+    assert_problem(client.get(f"/v1/jobs?{query}"), 422, "invalid_request", query.split("=")[0])
+
+
+def test_cancel_then_cancel_again(client: TestClient) -> None:
+    job = post_job(client, upload(client)).json()["id"]
+    answer = client.post(f"/v1/jobs/{job}/cancel")
+    assert answer.status_code == 202 and answer.json()["state"] == "cancelled"
+    assert answer.json()["cancel_requested_at"] and answer.json()["finished_at"]
+    assert_problem(client.post(f"/v1/jobs/{job}/cancel"), 409, "job_finished")
+    assert_problem(client.post("/v1/jobs/job_none/cancel"), 404, "job_not_found")
+
+
+def test_a_failed_job_carries_its_problem(client: TestClient) -> None:
+    job = post_job(client, upload(client)).json()["id"]
+    error = {"title": "Lost", "code": "worker_lost", "fault": "system", "detail": "three times"}
+    with transaction() as session:
+        row = session.get_one(Job, job)
+        row.state, row.error = "failed", error
+    out = client.get(f"/v1/jobs/{job}").json()["error"]
+    assert {key: out[key] for key in error} == error
+
+
+def test_iterations_show_what_stages_counted(client: TestClient) -> None:
+    job = post_job(client, upload(client)).json()["id"]
+    with transaction() as session:
+        iteration = session.scalars(select(Iteration)).one()
+        stages: list[tuple[str, dict[str, int], dict[str, Any]]] = [
+            ("pair", {"pairs": 10, "tokens": 100}, {}),
+            ("judge", {"judgments_sampled": 200, "tokens": 1000}, {}),
+            ("curate", {"judgments_kept": 50}, {}),
+            ("train", {"train_tokens": 7}, {"loss": 0.5}),
+            ("gate", {}, {"heldout": {"strict_accuracy": 0.75}}),
+        ]
+        for position, (kind, counts, metrics) in enumerate(stages, start=5):
+            row = Stage(
+                id=f"st_{kind}", job_id=job, iteration_id=iteration.id, kind=kind, chunks=1,
+                position=position, state="succeeded", counts=counts, metrics=metrics,
+            )  # fmt: skip
+            session.add(row)
+    (out,) = client.get(f"/v1/jobs/{job}/iterations").json()["data"]
+    assert out["kept_share"] == 0.25 and out["tokens"] == 1107
+    assert out["counts"]["pairs"] == 10
+    assert out["metrics"]["heldout"] == {"strict_accuracy": 0.75}
+    assert out["metrics"]["train"] == {"loss": 0.5}
+    kinds = [stage["kind"] for stage in out["stages"]]
+    assert kinds == ["register", "pair", "judge", "curate", "train", "gate"]
+    assert out["seconds"] > 0 and out["model_version"] is None
+    one = client.get(f"/v1/iterations/{out['id']}").json()
+    assert one["counts"] == out["counts"]
+    assert_problem(client.get("/v1/iterations/it_none"), 404, "iteration_not_found")
+    assert_problem(client.get("/v1/jobs/job_none/iterations"), 404, "job_not_found")
+
+
+def test_a_running_stage_shows_the_counts_of_its_chunks(client: TestClient) -> None:
+    job = post_job(client, upload(client)).json()["id"]
+    with transaction() as session:
+        session.scalars(select(Chunk)).one().counts = {"tokens": 12}
+    (out,) = client.get(f"/v1/jobs/{job}/iterations").json()["data"]
+    assert out["state"] == "running" and out["tokens"] == 12
+    assert out["stages"][0]["counts"] == {"tokens": 12}
+
+
+def test_a_named_recipe_and_the_one_of_the_recipe_list(client: TestClient) -> None:
+    listed = client.get("/v1/recipes").json()["data"]
+    for recipe in listed:
+        assert client.get(f"/v1/recipes/{recipe['name']}").json() == recipe
+        assert recipe["judge"]["samples"] >= 1 and "validate" in recipe
+    assert_problem(client.get("/v1/recipes/nope"), 404, "recipe_not_found")
+    assert RECIPE["name"] not in [recipe["name"] for recipe in listed]

@@ -1,0 +1,149 @@
+"""The parser alone: formats, line numbers, limits."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from services.api.uploads import LineError, Row, parse
+
+
+def run(
+    text: str | bytes,
+    form: Any = "jsonl",
+    kind: Any = "instructions",
+    column: str | None = None,
+    cap: int = 1000,
+) -> tuple[list[Row], list[LineError]]:
+    data = text.encode() if isinstance(text, str) else text
+    items = list(parse(io.BytesIO(data), form, kind, column, cap))
+    return (
+        [item for item in items if isinstance(item, Row)],
+        [item for item in items if isinstance(item, LineError)],
+    )
+
+
+def rows(*args: Any, **kwargs: Any) -> list[dict[str, str]]:
+    good, bad = run(*args, **kwargs)
+    assert not bad
+    return [row.data for row in good]
+
+
+def errors(*args: Any, **kwargs: Any) -> list[tuple[int, str | None, str]]:
+    return [(e.line, e.field, e.message) for e in run(*args, **kwargs)[1]]
+
+
+def test_jsonl_defaults_ids_to_lines_and_keeps_given_ones() -> None:
+    text = '{"instruction":"a"}\r\n\n  \n{"prompt":"b","id":7}\n{"id":"x","instruction":" c\\n"}'
+    assert rows(text) == [
+        {"id": "r1", "instruction": "a"},
+        {"id": "7", "instruction": "b"},
+        {"id": "x", "instruction": " c\n"},
+    ]
+
+
+def test_only_newlines_end_lines() -> None:
+    assert rows("a\u2028b\x0bc\rd\r\n", "lines") == [
+        {"id": "r1", "instruction": "a\u2028b\x0bc\rd"}
+    ]
+
+
+def test_a_byte_order_mark_is_no_text() -> None:
+    assert rows(b"\xef\xbb\xbfinstruction\nhi\n", "csv") == [{"id": "r2", "instruction": "hi"}]
+    assert rows(b"\xef\xbb\xbfhi", "lines")[0]["instruction"] == "hi"
+
+
+def test_csv_lines_are_where_rows_start() -> None:
+    text = 'instruction,note\n"two\r\nlines",x\n\n"said ""hi""",y\n,z\nlast\n'
+    good, bad = run(text, "csv")
+    assert [(row.line, row.data["instruction"]) for row in good] == [
+        (2, "two\nlines"),
+        (5, 'said "hi"'),
+        (7, "last"),
+    ]
+    assert bad == [LineError(6, "instruction", "empty")]
+
+
+def test_csv_row_without_the_column() -> None:
+    assert errors("a,text\n1,x\n2\n", "csv", column="text") == [(3, "text", "missing")]
+
+
+def test_csv_commas_that_were_not_quoted() -> None:
+    assert errors("instruction\nwhat is 1,000?\n", "csv") == [
+        (2, None, "2 cells under 1 columns; quote cells with commas")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "column", "field"),
+    [
+        ("a,b\n1,2\n", "instructions", None, "instruction"),
+        ("instruction\n1\n", "instructions", "text", "text"),
+        ("instruction,chosen\n1,2\n", "labelled", None, "rejected"),
+        ("instruction,instruction\n1,2\n", "instructions", None, None),
+    ],
+)
+def test_csv_header_is_checked_once(text: str, kind: str, column: str | None, field: str) -> None:
+    assert [e[:2] for e in errors(text, "csv", kind, column)] == [(1, field)]
+
+
+def test_csv_open_quote_does_not_eat_memory() -> None:
+    text = 'instruction\nok\n"open\n' + "x\n" * 5000
+    found = errors(text, "csv", cap=100)
+    assert found[0][:2] == (3, None) and "quote" in found[0][2] and len(found) == 1
+
+
+def test_csv_goes_on_after_a_bad_line() -> None:
+    good, bad = run(b'instruction\n"a"b\n\xff\nfine\n', "csv")
+    assert [e.line for e in bad] == [2, 3] and [row.line for row in good] == [4]
+
+
+def test_labelled_rows() -> None:
+    line = '{"prompt":"i","chosen":"a","rejected":"b","subset":"Chat","x":[1]}\n'
+    assert rows(line, kind="labelled") == [
+        {"id": "r1", "instruction": "i", "chosen": "a", "rejected": "b", "subset": "Chat"}
+    ]
+    same = '{"prompt":"i","chosen":"a","rejected":"a","subset":3}\n{"prompt":"i"}\n'
+    assert [e[:2] for e in errors(same, kind="labelled")] == [
+        (1, "rejected"),
+        (1, "subset"),
+        (2, "chosen"),
+        (2, "rejected"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "message"),
+    [
+        (b"{", None, "not JSON"),
+        (b"[1]", None, "not a JSON object"),
+        (b"{}", "instruction", "missing"),
+        (b'{"instruction":3}', "instruction", "not a string"),
+        (b'{"instruction":" "}', "instruction", "empty"),
+        (b'{"instruction":"a\\u0000b"}', "instruction", "NUL"),
+        (b'{"instruction":"\\ud800"}', None, "not JSON"),
+        (b'{"instruction":"a","id":true}', "id", "not a string"),
+        (b'{"instruction":"a","id":"r2"}', "id", "already the id of line 2"),
+        (b'{"instruction":"\xe9"}', None, "not valid UTF-8 (byte 17)"),
+        (b'{"instruction":"' + b"x" * 2000 + b'"}', None, "longer than 1000 bytes"),
+        (b"[" * 900, None, "not JSON"),
+    ],
+)
+def test_bad_jsonl_line(line: bytes, field: str | None, message: str) -> None:
+    good, bad = run(b'{"instruction":"1"}\n{"instruction":"2"}\n' + line + b'\n{"prompt":"4"}')
+    assert [(e.line, e.field) for e in bad] == [(3, field)]
+    assert message in bad[0].message
+    assert [row.line for row in good] == [1, 2, 4]
+
+
+def test_an_id_given_first_collides_with_a_later_default() -> None:
+    assert errors('{"instruction":"a","id":"r2"}\n{"instruction":"b"}\n') == [
+        (2, "id", "'r2' is already the id of line 1")
+    ]
+
+
+def test_row_cap_counts_the_line_without_its_end() -> None:
+    assert len(rows(b"x" * 1000 + b"\r\n" + b"y" * 1000, "lines")) == 2
+    assert len(rows(b"\xef\xbb\xbf" + b"x" * 1000 + b"\r\n", "lines")) == 1

@@ -1,0 +1,192 @@
+"""Curation: what is kept, what is dropped and why, balanced and reproducible."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftaught.contracts import CurateSettings
+from selftaught.judging import load_judge_template
+from services.generator.curate import curate
+
+TEMPLATE = load_judge_template("smallworld")
+Votes = dict[tuple[int, str], str]
+"""(pair, order) -> one letter for each sample: A, B, T (tie), U (unparsable)."""
+NAMES = {"A": "A", "B": "B", "T": "tie", "U": "unparsable"}
+
+
+def run(
+    tmp_path: Path,
+    votes: Votes,
+    seed: int = 1,
+    answers: dict[str, str] | None = None,
+    **settings: Any,
+) -> tuple[list[dict[str, Any]], dict[str, int], dict[str, Any]]:
+    """Curate judgments spread over two files; `answers` replaces the answer that a text names."""
+    files = [tmp_path / "j0.jsonl", tmp_path / "j1.jsonl"]
+    lines: list[list[str]] = [[], []]
+    for (pair, order), letters in votes.items():
+        for sample, letter in enumerate(letters):
+            name = f"{pair}{order}{sample}"
+            said = (answers or {}).get(name, "same")
+            row = {
+                "pair_id": f"p{pair}",
+                "order": order,
+                "sample": sample,
+                "text": f"Answer: {said}. {name} [[{letter}]]",
+                "verdict": NAMES[letter],
+                "label": order[0],
+                "completion_tokens": 10 + sample,
+            }
+            lines[pair % 2].append(json.dumps(row))
+    for file, content in zip(files, lines, strict=True):
+        file.write_text("".join(line + "\n" for line in content))
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(
+        "".join(
+            json.dumps({"id": f"p{i}", "instruction": f"q{i}", "chosen": "c", "rejected": "r"})
+            + "\n"
+            for i in sorted({pair for pair, _ in votes})
+        )
+    )
+    kept: list[dict[str, Any]] = []
+    counts, report = curate(files, [pairs], TEMPLATE, CurateSettings(**settings), seed, kept.append)
+    return kept, counts, report
+
+
+def names(kept: list[dict[str, Any]]) -> set[str]:
+    """pair + order + sample of each kept judgment."""
+    return {row["completion"][0]["content"].split(". ")[1].split()[0] for row in kept}
+
+
+def test_only_right_judgments_are_kept_and_shown_as_they_were_asked(tmp_path: Path) -> None:
+    kept, counts, _ = run(tmp_path, {(0, "AB"): "BUA", (0, "BA"): "ATB"})
+    assert names(kept) == {"0AB2", "0BA2"}
+    by_order = {row["order"]: row for row in kept}
+    assert by_order["AB"]["prompt"] == TEMPLATE.render("q0", "c", "r")
+    assert by_order["BA"]["prompt"] == TEMPLATE.render("q0", "r", "c")
+    assert by_order["BA"]["completion"] == [
+        {"role": "assistant", "content": "Answer: same. 0BA2 [[B]]"}
+    ]
+    assert counts["judgments"] == 6
+    assert (counts["inputs"], counts["judgments_right"], counts["kept"]) == (2, 2, 2)
+
+
+def test_inputs_without_a_right_judgment_are_dropped(tmp_path: Path) -> None:
+    votes = {(0, "AB"): "BBT", (0, "BA"): "BBB", (1, "AB"): "AAA", (1, "BA"): "UUU"}
+    kept, counts, _ = run(tmp_path, votes)
+    assert counts["dropped_none_right"] == 2
+    assert {(row["pair_id"], row["order"]) for row in kept} == {("p0", "BA"), ("p1", "AB")}
+
+
+def test_labels_are_balanced(tmp_path: Path) -> None:
+    votes: Votes = {(i, "AB"): "AAA" for i in range(10)} | {(i, "BA"): "BBB" for i in range(4)}
+    kept, counts, _ = run(tmp_path, votes)
+    assert Counter(row["label"] for row in kept) == {"A": 4, "B": 4}
+    assert (counts["kept_a"], counts["kept_b"], counts["dropped_balance"]) == (4, 4, 6)
+    everything, counts, _ = run(tmp_path, votes, balance=False)
+    assert len(everything) == 14
+    assert counts.get("dropped_balance", 0) == 0
+
+
+def test_one_of_several_at_random_by_seed(tmp_path: Path) -> None:
+    votes: Votes = {(i, order): order[0] * 8 for i in range(20) for order in ("AB", "BA")}
+    kept, _, _ = run(tmp_path, votes)
+    assert len(kept) == 40
+    chosen = {name[-1] for name in names(kept)}
+    assert len(chosen) > 4  # not always the first
+    again, _, _ = run(tmp_path, votes)
+    assert again == kept
+    other, _, _ = run(tmp_path, votes, seed=2)
+    assert names(other) != names(kept)
+    several, _, _ = run(tmp_path, votes, per_input=3)
+    assert len(several) == len(names(several)) == 120
+
+
+def test_the_order_of_files_and_rows_is_forgotten(tmp_path: Path) -> None:
+    votes: Votes = {(i, order): order[0] * 3 for i in range(9) for order in ("AB", "BA")}
+    forward, _, _ = run(tmp_path, votes)
+    backward, _, _ = run(tmp_path, dict(reversed(votes.items())))
+    assert forward == backward
+    assert [row["pair_id"] for row in forward] != sorted(row["pair_id"] for row in forward)
+
+
+def test_min_share(tmp_path: Path) -> None:
+    votes = {(0, "AB"): "ABBB", (0, "BA"): "BBAA", (1, "AB"): "AAUB"}
+    kept, counts, _ = run(tmp_path, votes, min_share=0.5, balance=False)
+    assert {(r["pair_id"], r["order"]) for r in kept} == {("p0", "BA"), ("p1", "AB")}
+    assert counts["dropped_min_share"] == 1
+
+
+def test_both_orders(tmp_path: Path) -> None:
+    votes = {(0, "AB"): "AA", (0, "BA"): "AA", (1, "AB"): "AB", (1, "BA"): "AB"}
+    kept, counts, _ = run(tmp_path, votes, both_orders=True)
+    assert {row["pair_id"] for row in kept} == {"p1"}
+    assert counts["dropped_other_order"] == 1
+    assert counts["dropped_none_right"] == 1
+
+
+def test_agree_keeps_judgments_that_reason_from_the_same_answer(tmp_path: Path) -> None:
+    votes: Votes = {(i, order): order[0] * 3 for i in (0, 1) for order in ("AB", "BA")}
+    answers = {"0AB0": "x", "0AB1": "y", "0AB2": "z", "0BA0": "y", "0BA1": "w", "0BA2": "w"}
+    answers |= {f"1AB{i}": "here" for i in range(3)} | {f"1BA{i}": "there" for i in range(3)}
+    for seed in range(5):
+        kept, counts, _ = run(tmp_path, votes, seed, answers, both_orders=True, agree=True)
+        assert names(kept) == {"0AB1", "0BA0"}
+        assert counts["dropped_disagree"] == 2
+
+
+def test_agree_takes_the_same_answer_on_both_sides(tmp_path: Path) -> None:
+    votes: Votes = {(i, order): order[0] * 2 for i in range(12) for order in ("AB", "BA")}
+    answers = {
+        f"{i}{order}{s}": "xy"[s] for i in range(12) for order in ("AB", "BA") for s in (0, 1)
+    }
+    kept, _, _ = run(tmp_path, votes, 1, answers, both_orders=True, agree=True)
+    said = {}
+    for row in kept:
+        answer = row["completion"][0]["content"].split(". ")[0]
+        assert said.setdefault(row["pair_id"], answer) == answer
+    assert set(said.values()) == {"Answer: x", "Answer: y"}
+
+
+def test_control_majority_follows_the_judge_not_the_construction(tmp_path: Path) -> None:
+    votes = {(0, "AB"): "BBA", (0, "BA"): "AAB", (1, "AB"): "AABB", (1, "BA"): "TTB"}
+    kept, counts, _ = run(tmp_path, votes, label="majority")
+    assert {(r["order"], r["label"]) for r in kept} == {("AB", "B"), ("BA", "A")}
+    assert counts["dropped_no_label"] == 2
+
+
+def test_control_random_labels_are_seeded_and_independent_of_the_truth(tmp_path: Path) -> None:
+    votes: Votes = {(i, order): "AABB" for i in range(100) for order in ("AB", "BA")}
+    kept, _, _ = run(tmp_path, votes, label="random", balance=False)
+    right = sum(row["label"] == row["order"][0] for row in kept)
+    assert len(kept) == 200
+    assert 70 < right < 130
+    assert run(tmp_path, votes, label="random", balance=False)[0] == kept
+
+
+def test_report_of_lengths(tmp_path: Path) -> None:
+    _, _, report = run(tmp_path, {(0, "AB"): "BBA", (0, "BA"): "BAA"})
+    assert report["mean_completion_tokens"] == {
+        "all": 11.0,
+        "kept": 11.0,
+        "kept_a": 12.0,
+        "kept_b": 10.0,
+    }
+
+
+def test_nothing_right_is_no_crash(tmp_path: Path) -> None:
+    kept, counts, report = run(tmp_path, {(0, "AB"): "UU", (0, "BA"): "AT"})
+    assert kept == []
+    assert counts["kept"] == 0
+    assert report["mean_completion_tokens"]["kept"] is None
+
+
+@pytest.mark.parametrize("order", ["AB", "BA"])
+def test_one_sided_data_cannot_be_balanced(tmp_path: Path, order: str) -> None:
+    kept, counts, _ = run(tmp_path, {(0, order): order[0]})
+    assert (kept, counts["dropped_balance"]) == ([], 1)

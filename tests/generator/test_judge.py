@@ -1,0 +1,71 @@
+"""Judging: both orders, labels by position, honest counts, seeds free of chunking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from selftaught.contracts import JudgeSettings
+from selftaught.judging import load_judge_template
+from services.generator.judge import judge_pairs
+from tests.generator.scripted import Scripted
+
+TEMPLATE = load_judge_template("smallworld")
+PAIRS: list[dict[str, Any]] = [
+    {"id": f"p{i}", "instruction": f"do {i}", "chosen": "good", "rejected": "bad"} for i in range(4)
+]
+
+
+def shows_good_first(shown: str) -> bool:
+    return "Response A: good" in shown
+
+
+def test_labels_follow_the_chosen_response() -> None:
+    def script(shown: str, seed: int, sample: int) -> str:
+        return "because [[A]]" if shows_good_first(shown) else "because [[B]]"
+
+    judged = judge_pairs(PAIRS, Scripted(script), TEMPLATE, JudgeSettings(samples=3), seed=1)
+    assert len(judged.rows) == 4 * 2 * 3
+    assert {(r["order"], r["label"], r["verdict"]) for r in judged.rows} == {
+        ("AB", "A", "A"),
+        ("BA", "B", "B"),
+    }
+    assert judged.counts["right"] == judged.counts["judgments_sampled"] == 24
+    assert [r["sample"] for r in judged.rows[:3]] == [0, 1, 2]
+
+
+def test_counts_add_up_and_keep_parse_failures_apart() -> None:
+    texts = ["[[A]]", "[[B]]", "[[C]]", "who knows", "[[A]]…"]
+    engine = Scripted(lambda shown, seed, sample: texts[sample])
+    counts = judge_pairs(PAIRS[:1], engine, TEMPLATE, JudgeSettings(samples=5), seed=1).counts
+    assert counts["judgments_sampled"] == 10
+    assert counts["unparsable"] == 4  # the cut-off one too
+    assert (counts["right"], counts["wrong"], counts["ties"]) == (2, 2, 2)
+    assert counts["parsed"] == 6
+    assert counts["completion_tokens"] == 2 * sum(map(len, texts))
+    assert counts["prompt_tokens"] == sum(
+        len(request.messages[0]["content"]) for request in engine.calls[0][0]
+    )
+
+
+def test_results_do_not_depend_on_chunks() -> None:
+    def script(shown: str, seed: int, sample: int) -> str:
+        return f"{seed} {sample} [[{'AB'[(seed + sample) % 2]}]]"
+
+    def judge(pairs: list[dict[str, Any]], seed: int = 1) -> list[dict[str, Any]]:
+        settings = JudgeSettings(samples=2)
+        return judge_pairs(pairs, Scripted(script), TEMPLATE, settings, seed).rows
+
+    together = judge(PAIRS)
+    assert judge(PAIRS[:1]) + judge(PAIRS[1:]) == together
+    assert judge(PAIRS, seed=2) != together
+    assert len({row["text"].split()[0] for row in together}) == 8  # each pair and order its own
+
+
+def test_all_samples_of_a_prompt_are_one_request() -> None:
+    always: Callable[[str, int, int], str] = lambda shown, seed, sample: "[[A]]"  # noqa: E731
+    engine = Scripted(always)
+    judge_pairs(PAIRS, engine, TEMPLATE, JudgeSettings(samples=5), seed=1)
+    [(requests, sampling)] = engine.calls
+    assert [request.n for request in requests] == [5] * 8
+    assert sampling == JudgeSettings().sampling

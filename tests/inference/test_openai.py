@@ -1,0 +1,120 @@
+"""The endpoint client against a real HTTP server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from selftaught.inference import EngineRefused, EngineUnavailable, Request, Sampling, open_engine
+from selftaught.inference.openai import OpenAIEngine
+from tests.inference.standin import StandIn, standin
+
+SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_tokens=7)
+
+
+@pytest.fixture
+def server() -> Iterator[StandIn]:
+    with standin() as running:
+        yield running
+
+
+def ask(text: str, seed: int = 1, n: int = 1) -> Request:
+    return Request([{"role": "user", "content": text}], seed, n)
+
+
+def client(server: StandIn, window: int = 64) -> OpenAIEngine:
+    return OpenAIEngine(server.url, "judge", window=window, attempts=4, backoff=0.01)
+
+
+def test_samples_are_requests_of_their_own_in_order(server: StandIn) -> None:
+    answers = client(server).generate([ask("a", 5, 3), ask("b", 6, 1), ask("c", 7, 0)], SAMPLING)
+    assert [[c.text.split()[0] for c in several] for several in answers] == [["a"] * 3, ["b"], []]
+    assert len({c.text for c in answers[0]}) == 3  # a seed of its own for each sample
+    assert answers[1][0].finish_reason == "stop"
+    assert (answers[1][0].prompt_tokens, answers[1][0].completion_tokens) == (1, 3)
+    body = server.bodies[0]
+    assert (body["model"], body["n"], body["max_tokens"], body["top_p"]) == ("judge", 1, 7, 0.9)
+    assert "top_k" not in body
+    assert server.keys == [None] * 4
+
+
+def test_seeds_are_stable_and_depend_on_nothing_else(server: StandIn) -> None:
+    first = client(server).generate([ask("a", 5, 2), ask("b", 6)], SAMPLING)
+    again = client(server, window=1).generate([ask("b", 6), ask("a", 5, 2)], SAMPLING)
+    assert first == again[::-1]
+    assert all(0 <= body["seed"] < 2**31 for body in server.bodies)
+
+
+def test_top_k_and_key_are_sent_when_there_are_some(
+    server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFTAUGHT_ENDPOINT_KEY_MY_VLLM", "secret")
+    engine = open_engine("my-vllm", "judge", {"my-vllm": server.url})
+    engine.generate([ask("a")], Sampling(top_k=20))
+    assert server.bodies[0]["top_k"] == 20
+    assert server.keys == ["Bearer secret"]
+
+
+@pytest.mark.parametrize("command", ["fail:429:2", "fail:500:3", "fail:503:1", "drop:2"])
+def test_passing_failures_are_tried_again(server: StandIn, command: str) -> None:
+    answers = client(server).generate([ask(command), ask("fine")], SAMPLING)
+    assert answers[0][0].text.startswith(command)
+    assert server.tries["fine"] == 1  # its neighbour was not asked again
+
+
+def test_a_failure_that_stays_is_unavailable(server: StandIn) -> None:
+    with pytest.raises(EngineUnavailable, match="HTTP 503"):
+        client(server).generate([ask("fail:503:99"), ask("fine")], SAMPLING)
+    assert server.tries["fail:503:99"] == 4
+
+
+def test_nobody_there_is_unavailable() -> None:
+    engine = OpenAIEngine("http://127.0.0.1:9/v1", "judge", attempts=2, backoff=0.01)
+    with pytest.raises(EngineUnavailable, match="ConnectError"):
+        engine.generate([ask("a")], SAMPLING)
+
+
+def test_no_completion_is_unavailable(server: StandIn) -> None:
+    with pytest.raises(EngineUnavailable, match="not a chat completion"):
+        client(server).generate([ask("garbage")], SAMPLING)
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_wrong_set_up_is_refused_at_once(server: StandIn, status: int) -> None:
+    with pytest.raises(EngineRefused) as caught:
+        client(server).generate([ask(f"fail:{status}:99"), ask("fine")], SAMPLING)
+    assert caught.value.status == status
+    assert server.tries[f"fail:{status}:99"] == 1
+
+
+def test_one_bad_prompt_does_not_spoil_the_rest(server: StandIn) -> None:
+    answers = client(server).generate([ask("fail:400:99"), ask("fine")], SAMPLING)
+    assert [several[0].finish_reason for several in answers] == ["rejected", "stop"]
+    assert answers[0][0].text == ""
+
+
+def test_if_every_prompt_is_bad_the_set_up_is(server: StandIn) -> None:
+    with pytest.raises(EngineRefused, match="asked to"):
+        client(server).generate([ask("fail:400:99"), ask("fail:422:99")], SAMPLING)
+
+
+def test_length_limit_is_told(server: StandIn) -> None:
+    completion = client(server).generate([ask("long")], SAMPLING)[0][0]
+    assert completion.finish_reason == "length"
+    assert not completion.finished
+
+
+def test_the_window_is_full_but_not_fuller_and_has_no_barriers(server: StandIn) -> None:
+    requests = [ask("slow:0.9"), *[ask(f"slow:0.1:{i}") for i in range(16)]]
+    begun = time.monotonic()
+    client(server, window=3).generate(requests, SAMPLING)
+    took = time.monotonic() - begun
+    assert server.most == 3
+    assert took < 1.6  # two lanes do the sixteen beside the slow one; batches of 3 need 1.4 + 0.9
+
+
+def test_no_requests_no_answers(server: StandIn) -> None:
+    assert client(server).generate([], SAMPLING) == []
+    assert server.bodies == []
