@@ -159,28 +159,44 @@ def draw(
 def modify(rng: random.Random, original: Instruction) -> Instruction:
     """A similar but different instruction of the same split, with another answer.
 
-    Another task on the same letters, or the same task on letters that differ a little.
+    Mostly the same task on letters that differ a little; else another task on the same letters.
     """
     while True:
-        if rng.random() < 0.6:
+        if rng.random() < 0.25:
             other = draw(rng, original.split, letters=original.letters)
         else:
-            x = list(original.letters)
-            x[rng.randrange(len(x))] = rng.choice(ALPHABET)
             wording = rng.randrange(len(TASKS[original.task].wordings))
-            other = Instruction(original.task, tuple(x), original.named, wording)
-        if other.split == original.split and other.answer != original.answer and other.answer:
+            x = _alter(rng, original.letters)
+            other = Instruction(original.task, x, original.named, wording)
+        allowed = other.split == original.split and SHORTEST <= len(other.letters) <= LONGEST
+        if allowed and other.answer and other.answer != original.answer:
             return other
+
+
+def _alter(rng: random.Random, letters: Letters) -> Letters:
+    """Change a letter (half the time), exchange two, leave one out or add one."""
+    x, at, kind = list(letters), rng.randrange(len(letters)), rng.random()
+    if kind < 0.5:
+        x[at] = rng.choice(ALPHABET)
+    elif kind < 0.7:
+        to = rng.randrange(len(x))
+        x[at], x[to] = x[to], x[at]
+    elif kind < 0.85:
+        del x[at]
+    else:
+        x.insert(at, rng.choice(ALPHABET))
+    return tuple(x)
 
 
 # Three ways to spoil an answer; no two splits share one.
 
 
 def typo(rng: random.Random, answer: Letters) -> Letters:
-    """The seed's: one letter is another letter; the length never changes."""
+    """The seed's: one letter is another letter, at times several; the length never changes."""
     spoiled = list(answer)
-    at = rng.randrange(len(answer))
-    spoiled[at] = rng.choice([c for c in ALPHABET if c != answer[at]])
+    slips = 1 if rng.random() < 0.6 else rng.randint(1, len(answer))
+    for at in rng.sample(range(len(answer)), slips):
+        spoiled[at] = rng.choice([c for c in ALPHABET if c != answer[at]])
     return tuple(spoiled)
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from selftaught.stack.handle import Stack
 
 
 @dataclass(frozen=True)
@@ -23,11 +20,9 @@ class Servers:
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """A migrated Postgres and a Redis of our own."""
-    url = os.environ["DATABASE_URL"]
-    subprocess.run(
-        [sys.executable, "-m", "alembic", "-c", str(ROOT / "migrations/alembic.ini"), "upgrade",
-         "head"], check=True, env={**os.environ, "DATABASE_URL": url})
-    yield Servers(url, os.environ.get("REDIS_URL", ""))
+    home = tmp_path_factory.mktemp("servers")
+    with Stack(home, only={"postgres", "redis", "migrations"}) as stack:
+        yield Servers(stack.database_url, stack.redis_url)
 
 
 @pytest.fixture

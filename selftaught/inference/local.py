@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -25,7 +26,13 @@ from selftaught.inference.decoders import (
     SharedPrefixDecoder,
     supports_shared_prefix,
 )
-from selftaught.inference.protocol import Completion, ModelLoadError, Request, Sampling
+from selftaught.inference.protocol import (
+    Completion,
+    EngineRefused,
+    ModelLoadError,
+    Request,
+    Sampling,
+)
 from selftaught.inference.sampling import pick, uniforms
 
 _COMPACT_BELOW = 0.85
@@ -85,12 +92,15 @@ class LocalEngine:
     def _tokenise(self, requests: Sequence[Request]) -> list[list[int]]:
         if not requests:
             return []
-        texts = [
-            self.tokenizer.apply_chat_template(
-                list(request.messages), tokenize=False, add_generation_prompt=True
-            )
-            for request in requests
-        ]
+        try:
+            texts = [
+                self.tokenizer.apply_chat_template(
+                    list(request.messages), tokenize=False, add_generation_prompt=True
+                )
+                for request in requests
+            ]
+        except TemplateError as error:  # some models' templates refuse a system message
+            raise EngineRefused(422, f"the model's chat template: {error}") from error
         return self.tokenizer(texts, add_special_tokens=False)["input_ids"]  # type: ignore[no-any-return]
 
     def _batches(

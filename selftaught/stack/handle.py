@@ -200,7 +200,7 @@ def stop_home(home: Path, timeout: float = 180.0) -> bool:
     recorded = record["supervisor"]
     try:
         supervisor = psutil.Process(recorded["pid"])
-        if False:
+        if abs(supervisor.create_time() - recorded["started"]) > 1.0:
             raise StackError(f"pid {recorded['pid']} is not the supervisor of {home}; not touched")
         supervisor.send_signal(signal.SIGTERM)
     except psutil.NoSuchProcess:

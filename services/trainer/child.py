@@ -164,12 +164,10 @@ def _code(error: Exception) -> str:
     return next((code for kind, code in codes if isinstance(error, kind)), "training_failed")
 
 
-def main(arguments: list[str]) -> int:
-    """Exit status 0 after "done", 1 after "error", 143 when stopped by SIGTERM."""
-    signal.signal(signal.SIGTERM, _stop)
-    threading.Thread(target=_watch_parent, daemon=True).start()
+def report(spec_file: Path) -> int:
+    """Run a spec, telling how it goes; the exit status: 0 after "done", 1 after "error"."""
     try:
-        spec = Spec.model_validate_json(Path(arguments[0]).read_bytes())
+        spec = Spec.model_validate_json(spec_file.read_bytes())
         say(type="done", result=run(spec))
     except ValidationError as error:
         say(type="error", code="bad_spec", message=str(error))
@@ -181,4 +179,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    signal.signal(signal.SIGTERM, _stop)
+    threading.Thread(target=_watch_parent, daemon=True).start()
+    sys.exit(report(Path(sys.argv[1])))

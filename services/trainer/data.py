@@ -48,7 +48,7 @@ def tokenise(rows: Iterable[Row], tokenizer: Any, longest: int) -> tuple[list[Ex
                 row["prompt"], tokenize=False, add_generation_prompt=True
             )
             judgment = row["completion"][0]["content"]
-        except (KeyError, IndexError, TypeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise BadData(f"training row {number}: {type(error).__name__}: {error}") from error
         prompt = tokenizer(shown, add_special_tokens=False)["input_ids"]
         answer = tokenizer(judgment, add_special_tokens=False)["input_ids"]
@@ -99,17 +99,19 @@ def micro_batches(examples: list[Example], most_tokens: int) -> Iterator[list[Ex
 
 def collate(
     batch: list[Example], device: str | torch.device = "cpu"
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(input ids, attention mask, labels), each [examples, longest], padded on the right."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(input ids, labels), each [examples, longest], padded on the right.
+
+    No attention mask is needed: causal attention never looks at what stands to the right, and the
+    padding itself has no loss.
+    """
     import torch
 
     longest = max(len(example.ids) for example in batch)
     ids = torch.zeros(len(batch), longest, dtype=torch.long)
-    mask = torch.zeros(len(batch), longest, dtype=torch.long)
     labels = torch.full((len(batch), longest), IGNORED)
     for row, example in enumerate(batch):
         length = len(example.ids)
         ids[row, :length] = torch.tensor(example.ids)
-        mask[row, :length] = 1
         labels[row, example.prompt : length] = ids[row, example.prompt : length]
-    return ids.to(device), mask.to(device), labels.to(device)
+    return ids.to(device), labels.to(device)

@@ -125,8 +125,8 @@ def train(
 
 def _loss_sum(model: Any, batch: list[Example], device: torch.device) -> torch.Tensor:
     """Sum of the cross-entropy over the judgment tokens; bfloat16 arithmetic on CUDA."""
-    ids, mask, labels = collate(batch, device)
+    ids, labels = collate(batch, device)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        logits = model(input_ids=ids, use_cache=False).logits
     wanted = labels[:, 1:] != IGNORED
     return F.cross_entropy(logits[:, :-1][wanted].float(), labels[:, 1:][wanted], reduction="sum")

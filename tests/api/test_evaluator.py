@@ -119,6 +119,14 @@ def test_votes_are_sampled_and_counted(evaluator: TestClient, engine: Engine) ->
     assert [r.n for r in requests] == [4] and sampling.temperature == 0.5
 
 
+def test_reasoning_is_of_a_vote_for_the_verdict(evaluator: TestClient, engine: Engine) -> None:
+    promote(0)
+    engine.say = {0: ["[[A]]"] * 3, 1: ["p [[A]]", "q [[B]]", "r [[B]]"]}
+    out = evaluator.post("/judge", json={**GOOD_FIRST, "votes": 3}).json()
+    assert (out["orders"][1]["verdict"], out["orders"][1]["reasoning"]) == ("A", "q [[B]]")
+    assert (out["verdict"], out["confidence"]) == ("A", pytest.approx(5 / 6))
+
+
 def test_a_moved_alias_counts_at_once(evaluator: TestClient) -> None:
     body = assert_problem(evaluator.post("/judge", json=GOOD_FIRST), 409, "no_model")
     assert "promoted" in body["detail"]

@@ -57,6 +57,16 @@ def test_a_finished_jobs_stream_is_its_page_and_ends(client: TestClient) -> None
     assert page[-1]["type"] == "job.cancelled"
 
 
+def test_a_finished_jobs_stream_is_longer_than_a_page(client: TestClient) -> None:
+    job = new_job(client)
+    with transaction() as session:
+        for number in range(230):
+            emit(session, job, "tick", {"number": number})
+    client.post(f"/v1/jobs/{job}/cancel")
+    events = parse(client.get(f"/v1/jobs/{job}/events", headers=SSE).text)
+    assert [e["seq"] for e in events] == list(range(1, 3 + 230 + 2 + 1))
+
+
 def test_resume_after_the_last_event_seen(client: TestClient) -> None:
     job = new_job(client)
     client.post(f"/v1/jobs/{job}/cancel")

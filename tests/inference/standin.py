@@ -2,6 +2,7 @@
 
 The last user message commands it: `fail:<status>:<times>` answers that status so many times before
 it succeeds, `drop:<times>` breaks off in the middle of the answer, `slow:<seconds>` waits,
+`last:<n>` waits until n others were answered (503 after 30 s),
 `long` is cut off by the length limit, `garbage` answers something that is no completion; anything
 else is echoed.
 """
@@ -28,7 +29,7 @@ class StandIn:
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.tries: Counter[str] = Counter()
-        self.now = self.most = 0
+        self.now = self.most = self.answered = 0
         self.url = ""
 
     async def answer(self, request: Request) -> Response:
@@ -41,6 +42,7 @@ class StandIn:
             return await self._answer(body)
         finally:
             self.now -= 1
+            self.answered += 1
 
     async def _answer(self, body: dict[str, Any]) -> Response:
         text = body["messages"][-1]["content"]
@@ -52,6 +54,13 @@ class StandIn:
             return StreamingResponse(iter([b"{"]), headers={"content-length": "99"})
         if command == "slow":
             await asyncio.sleep(float(arguments[0]))
+        if command == "last":
+            for _ in range(3000):
+                if self.answered >= int(arguments[0]):
+                    break
+                await asyncio.sleep(0.01)
+            else:
+                return JSONResponse({"error": {"message": "nobody else came"}}, 503)
         if command == "garbage":
             return JSONResponse({"choices": []})
         return JSONResponse(

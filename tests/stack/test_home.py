@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
 from typer.testing import CliRunner
 
@@ -106,6 +107,16 @@ def test_servers_named_by_the_environment_are_used_and_not_started(
             assert inside.database_url == outside.database_url
             assert inside.redis_url == outside.redis_url
         assert target.read_text() == "still there"
+
+
+def test_migrate_makes_the_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Stack(tmp_path, only={"postgres"}) as stack:
+        monkeypatch.setenv("DATABASE_URL", stack.database_url)
+        monkeypatch.chdir(project_root())  # a checkout need not be installed
+        assert run("migrate")[0] == 0
+        with psycopg.connect(stack.database_url.replace("+psycopg", "")) as connection:
+            row = connection.execute("SELECT count(*) FROM alembic_version").fetchone()
+        assert row == (1,)
 
 
 def test_a_stale_postmaster_pid_that_is_someone_elses_now(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from selftaught.inference import Request, Sampling
 from selftaught.inference.local import LocalEngine
 from services.trainer import checkpoints
 from services.trainer.checkpoints import Checkpoint
+from services.trainer.child import report
 from tests.trainer.conftest import lesson, write
 
 ROOT = Path(__file__).parents[2]
@@ -54,11 +56,22 @@ def start(tmp_path: Path, given: dict[str, Any]) -> subprocess.Popen[str]:
     )
 
 
-def run(tmp_path: Path, given: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
-    child = start(tmp_path, given)
-    assert child.stdout is not None
-    events = [json.loads(line) for line in child.stdout]
-    return child.wait(), events
+Events = list[dict[str, Any]]
+Run = Callable[[dict[str, Any]], tuple[int, Events]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
+    """Run a spec in this process: (exit status, events)."""
+
+    def here(given: dict[str, Any]) -> tuple[int, Events]:
+        file = tmp_path / "spec.json"
+        file.write_text(json.dumps(given))
+        capfdbinary.readouterr()
+        status = report(file)
+        return status, [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
+
+    return here
 
 
 def leftovers(tmp_path: Path) -> list[str]:
@@ -67,8 +80,10 @@ def leftovers(tmp_path: Path) -> list[str]:
 
 
 def test_a_run_publishes_its_best_checkpoint(tmp_path: Path, base: Path) -> None:
-    code, events = run(tmp_path, spec(tmp_path, base))
-    assert code == 0
+    child = start(tmp_path, spec(tmp_path, base))
+    assert child.stdout is not None
+    events = [json.loads(line) for line in child.stdout]
+    assert child.wait() == 0
     kinds = [event["type"] for event in events]
     assert kinds == ["step"] * 24 + ["checkpoint"] * 3 + ["done"]
     result = events[-1]["result"]
@@ -89,9 +104,9 @@ def test_a_run_publishes_its_best_checkpoint(tmp_path: Path, base: Path) -> None
     assert answer.finished
 
 
-def test_an_adapter_folder_loads_on_its_base(tmp_path: Path, base: Path) -> None:
+def test_an_adapter_folder_loads_on_its_base(tmp_path: Path, base: Path, run: Run) -> None:
     settings = {**SETTINGS, "method": "lora", "steps": 4, "learning_rate": 5e-2}
-    code, events = run(tmp_path, spec(tmp_path, base, settings=settings))
+    code, events = run(spec(tmp_path, base, settings=settings))
     assert (code, events[-1]["type"]) == (0, "done")
     made = tmp_path / "made" / "model"
     assert (made / "adapter_model.safetensors").exists()
@@ -101,12 +116,12 @@ def test_an_adapter_folder_loads_on_its_base(tmp_path: Path, base: Path) -> None
     assert LocalEngine(made).generate(ask, greedy) != LocalEngine(base).generate(ask, greedy)
 
 
-def test_the_same_spec_gives_the_same_model(tmp_path: Path, base: Path) -> None:
+def test_the_same_spec_gives_the_same_model(tmp_path: Path, base: Path, run: Run) -> None:
     files = []
     for name in ("one", "other"):
         folder = tmp_path / name
         folder.mkdir()
-        assert run(folder, spec(folder, base, settings={**SETTINGS, "steps": 3}))[0] == 0
+        assert run(spec(folder, base, settings={**SETTINGS, "steps": 3}))[0] == 0
         files.append((folder / "made/model/model.safetensors").read_bytes())
     assert files[0] == files[1]
 
@@ -123,7 +138,7 @@ def test_the_same_spec_gives_the_same_model(tmp_path: Path, base: Path) -> None:
     ],
 )
 def test_failures_have_codes_and_leave_nothing(
-    tmp_path: Path, base: Path, changes: dict[str, Any], code: str
+    tmp_path: Path, base: Path, run: Run, changes: dict[str, Any], code: str
 ) -> None:
     write(tmp_path / "empty.jsonl", [])
     (tmp_path / "broken.jsonl").write_text('{"prompt": []}\n')
@@ -132,7 +147,7 @@ def test_failures_have_codes_and_leave_nothing(
             changes = {**changes, key: str(tmp_path / changes[key])}
         elif key in changes:
             changes = {**changes, key: [str(tmp_path / name) for name in changes[key]]}
-    status, events = run(tmp_path, spec(tmp_path, base, **changes))
+    status, events = run(spec(tmp_path, base, **changes))
     assert status == 1
     assert events[-1]["type"] == "error"
     assert events[-1]["code"] == code
@@ -150,14 +165,14 @@ def test_it_can_be_stopped_and_cleans_up(tmp_path: Path, base: Path, how: str) -
         child.send_signal(signal.SIGTERM)
     else:
         child.stdin.close()
-    assert child.wait(timeout=20) == 128 + signal.SIGTERM
+    assert child.wait(timeout=120) == 128 + signal.SIGTERM
     assert leftovers(tmp_path) == []
 
 
-def test_an_existing_folder_is_never_overwritten(tmp_path: Path, base: Path) -> None:
+def test_an_existing_folder_is_never_overwritten(tmp_path: Path, base: Path, run: Run) -> None:
     made = tmp_path / "made" / "model"
     made.mkdir(parents=True)
-    status, events = run(tmp_path, spec(tmp_path, base))
+    status, events = run(spec(tmp_path, base))
     assert (status, events[-1]["code"]) == (1, "output_exists")
     assert list(made.iterdir()) == []
 

@@ -37,12 +37,12 @@ def examples(*lengths: int) -> list[Example]:
 
 def test_loss_falls_on_judgment_and_end_token_only() -> None:
     [example], _ = tokenise([row("ask <|end|>", "A wins [[A]]")], WORDS, 500)
-    ids, mask, labels = collate([example, *examples(2)])
+    ids, labels = collate([example, *examples(2)])
     assert WORDS.decode(ids[0]) == "<|user|>ask <|end|><|end|><|assistant|>A wins [[A]]<|end|>"
     learned = labels[0] != IGNORED
     assert WORDS.decode(ids[0][learned]) == "A wins [[A]]<|end|>"
     assert labels[0][learned].equal(ids[0][learned])
-    assert mask[1].tolist()[:3] == [1, 1, 0]
+    assert labels[1].tolist()[:2] == [IGNORED, 2]
     assert (labels[1][2:] == IGNORED).all()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,17 @@ def test_cutting_a_step_into_micro_batches_changes_nothing(
     assert run(base)[1].losses == pytest.approx(whole, rel=1e-3)
 
 
+def test_padding_changes_no_gradient(base: Path) -> None:
+    model, words = load_model(base)
+    rows, _ = lesson(2)
+    longer = {**rows[1], "completion": [{"role": "assistant", "content": "x" * 40}]}
+    short, long = tokenise([rows[0], longer], words, 500)[0]
+    device = torch.device("cpu")
+    together = sft._loss_sum(model, [short, long], device)
+    apart = sft._loss_sum(model, [short], device) + sft._loss_sum(model, [long], device)
+    assert float(together) == pytest.approx(float(apart), rel=1e-5)
+
+
 def test_lora_trains_adapters_only_and_repeats_itself(base: Path) -> None:
     settings = FAST.model_copy(update={"method": "lora", "learning_rate": 2e-2})
     model, trained = run(base, settings)
@@ -71,7 +83,7 @@ def test_schedule() -> None:
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[4] == 1.0
     assert rates[-1] == pytest.approx(0.2)
-    falls = [a - b for a, b in zip(rates[4:], rates[5:], strict=False)]
+    falls = [a - b for a, b in pairwise(rates[4:])]
     assert falls == pytest.approx([0.08] * 10)
 
 

@@ -1,0 +1,151 @@
+"""kill -9 in the middle of a job: it finishes, and its counts are those of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from selftaught.client import Client
+from selftaught.stack.handle import Stack
+
+Json = dict[str, Any]
+
+
+def counts(client: Client, job_id: str) -> dict[tuple[int, str], Json]:
+    """Every stage's counts, by iteration and kind."""
+    return {
+        (iteration["number"], stage["kind"]): stage["counts"]
+        for iteration in client.iterations(job_id)
+        for stage in iteration["stages"]
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(stack: Stack, datasets: dict[str, str]) -> dict[tuple[int, str], Json]:
+    from tests.system.conftest import TINY
+
+    with Client(stack.gateway_url) as client:
+        job = client.create_job(
+            dataset=datasets["instructions"],
+            labelled_dataset=datasets["labelled"],
+            overrides=TINY,
+            model="undisturbed",
+        )
+        assert client.wait(job["id"], 300)["state"] == "succeeded"
+        return counts(client, job["id"])
+
+
+def await_event(client: Client, job_id: str, match: Callable[[Json], bool]) -> Json:
+    """The first event that matches, as soon as it is there."""
+    deadline = time.monotonic() + 300
+    seen = 0
+    while time.monotonic() < deadline:
+        for event in client.events(job_id, after=seen):
+            seen = event["seq"]
+            if match(event):
+                return event
+            assert not event["type"].startswith("job.failed"), event
+        time.sleep(0.02)
+    raise AssertionError("the moment never came")
+
+
+def started(kind: str) -> Callable[[Json], bool]:
+    return lambda event: (
+        event["type"] == "stage.started"
+        and event["data"]["stage"] == kind
+        and event["data"]["iteration"] == 1
+    )
+
+
+def kill_generator(stack: Stack, client: Client, job_id: str) -> None:
+    await_event(client, job_id, started("judge"))
+    stack.kill("generator1")
+
+
+def kill_training_child(_stack: Stack, client: Client, job_id: str) -> None:
+    event = await_event(client, job_id, lambda event: event["type"] == "train.started")
+    os.kill(event["data"]["pid"], signal.SIGKILL)
+
+
+def kill_trainer(stack: Stack, client: Client, job_id: str) -> None:
+    await_event(client, job_id, lambda event: event["type"] == "train.started")
+    stack.kill("trainer")
+
+
+def kill_evaluator(stack: Stack, client: Client, job_id: str) -> None:
+    await_event(client, job_id, started("validate"))
+    stack.kill("evaluator-worker")
+    stack.kill("evaluator")
+
+
+def kill_redis(stack: Stack, client: Client, job_id: str) -> None:
+    await_event(client, job_id, started("judge"))
+    stack.kill("redis")
+
+
+@pytest.mark.parametrize(
+    "kill", [kill_generator, kill_training_child, kill_trainer, kill_evaluator, kill_redis]
+)
+def test_a_killed_process_costs_no_result(
+    kill: Callable[[Stack, Client, str], None],
+    stack: Stack,
+    client: Client,
+    tiny_job: Any,
+    undisturbed: dict[tuple[int, str], Json],
+) -> None:
+    job = tiny_job()
+    kill(stack, client, job["id"])
+    ended = client.wait(job["id"], 300)
+    assert ended["state"] == "succeeded", ended["error"]
+    assert counts(client, job["id"]) == undisturbed
+    assert_nothing_twice(stack, job["id"])
+
+
+def assert_nothing_twice(stack: Stack, job_id: str) -> None:
+    """One result per chunk, one artifact per result, one version per iteration, no gap in events."""
+    engine = create_engine(stack.database_url)
+    with engine.connect() as connection:
+
+        def one(query: str) -> Any:
+            return connection.execute(text(query), {"job": job_id}).one()
+
+        chunks, succeeded = one(
+            "SELECT count(*), count(*) FILTER (WHERE state = 'succeeded') "
+            "FROM chunks WHERE job_id = :job"
+        )
+        assert chunks == succeeded
+        artifacts, distinct = one(
+            "SELECT count(artifact_id), count(DISTINCT artifact_id) FROM chunks WHERE job_id = :job"
+        )
+        assert artifacts == distinct
+        trained, iterations = one(
+            "SELECT count(*), (SELECT count(*) FROM iterations WHERE job_id = :job AND number > 0) "
+            "FROM model_versions WHERE job_id = :job AND parent_id IS NOT NULL"
+        )
+        assert trained == iterations
+        events, last = one("SELECT count(*), max(seq) FROM events WHERE job_id = :job")
+        assert events == last
+    engine.dispose()
+
+
+def test_judge_answers_again_after_its_service_was_killed(
+    stack: Stack, client: Client, undisturbed: dict[tuple[int, str], Json]
+) -> None:
+    stack.kill("evaluator")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            answer = client.judge("Repeat these letters: a b c", "a b c", "c b", model="undisturbed")
+        except Exception as error:
+            assert getattr(error, "status", None) == 503, error
+            time.sleep(0.5)
+            continue
+        assert answer["model"].startswith("undisturbed:")
+        return
+    raise AssertionError("the judge service did not come back")

@@ -1,0 +1,103 @@
+"""Whole jobs on the whole stack: what a user sees when all goes well, and when it does not."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from selftaught.client import ApiError, Client
+from selftaught.demo import row_of
+from selftaught.stack.handle import Stack
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_job_ends_with_a_served_judge(client: Client, tiny_job: Any, stack: Stack) -> None:
+    job = client.wait(tiny_job()["id"], 300)
+    assert job["state"] == "succeeded", job["error"]
+    iterations = client.iterations(job["id"])
+    assert [entry["number"] for entry in iterations] == [0, 1, 2]
+    for entry in iterations[1:]:
+        row = row_of(entry)
+        assert row is not None
+        assert row["judgments_sampled"] == 2 * 3 * row["pairs"]
+        assert 0 < row["training_examples"] <= row["judgments_kept"] <= row["judgments_sampled"]
+        assert entry["metrics"]["labelled"]["n"] == 12
+        assert entry["tokens"] > 0 and entry["seconds"] > 0
+
+    versions = client.call("GET", f"/v1/models/{job['model']}/versions")["data"]
+    newest = max(versions, key=lambda version: version["number"])
+    lineage = newest["lineage"]
+    assert newest["parent"].endswith(":0")
+    assert lineage["dataset"]["sha256"] and lineage["template"]["sha256"]
+    assert lineage["recipe"] == job["recipe"]
+    assert lineage["counts"]["2.curate"]["training_examples"] > 0
+    assert lineage["human_labels_in_training"] is False
+
+    answer = client.judge("Repeat these letters: a b c", "a b c", "c b", model=newest["ref"])
+    assert answer["model"] == newest["ref"]
+    assert answer["verdict"] in ("A", "B", "tie", "unparsable")
+    assert [order["order"] for order in answer["orders"]] == ["AB", "BA"]
+    assert all(order["reasoning"] for order in answer["orders"])
+
+    folder = stack.home / "versions"
+    weights = list(folder.glob("*/model.safetensors"))
+    assert len(weights) >= 2 and not list(folder.glob(".*")), "no unfinished folder is left"
+
+
+def test_a_job_whose_model_cannot_load_says_so(client: Client, tiny_job: Any) -> None:
+    job = client.wait(tiny_job(base_model="broken")["id"], 120)
+    assert job["state"] == "failed"
+    assert (job["error"]["code"], job["error"]["fault"]) == ("model_load_failed", "user")
+    assert "broken" in job["error"]["detail"]
+    last = list(client.events(job["id"]))[-1]
+    assert last["type"] == "job.failed" and last["data"]["code"] == "model_load_failed"
+
+
+def test_an_unknown_model_is_refused_by_name(client: Client, tiny_job: Any) -> None:
+    with pytest.raises(ApiError, match="no-such-model") as refused:
+        tiny_job(base_model="no-such-model")
+    assert refused.value.status == 422
+
+
+def test_cancel_stops_a_job_and_keeps_its_versions(client: Client, tiny_job: Any) -> None:
+    job = tiny_job(iterations=50)
+    for event in _stream(client, job["id"]):
+        if event == "iteration.succeeded":
+            break
+    client.call("POST", f"/v1/jobs/{job['id']}/cancel")
+    assert client.wait(job["id"], 120)["state"] == "cancelled"
+    assert client.call("GET", f"/v1/models/{job['model']}/versions")["data"]
+
+
+def _stream(client: Client, job_id: str) -> Any:
+    url = f"{client._http.base_url}/v1/jobs/{job_id}/events"
+    with httpx.stream("GET", url, headers={"Accept": "text/event-stream"}, timeout=300) as stream:
+        for line in stream.iter_lines():
+            if line.startswith("event:"):
+                yield line.split(":", 1)[1].strip()
+
+
+def test_the_tour_of_the_readme(stack: Stack, tmp_path: Path) -> None:
+    """Every command of the README's tour, in one shell, against this stack."""
+    tour = (ROOT / "README.md").read_text().split("## Five-minute tour", 1)[1].split("\n## ", 1)[0]
+    blocks = re.findall(r"```bash\n(.*?)```", tour, flags=re.DOTALL)
+    assert len(blocks) >= 5
+    script = "\n".join(block for block in blocks if "selftaught up" not in block)
+    script = re.sub(r"(?m)^GATEWAY=.*$", f"GATEWAY={stack.gateway_url}", script)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"verdict"' in done.stdout and '"succeeded"' in done.stdout
