@@ -35,9 +35,10 @@ proof: $(STAMP)  ## the gain and its controls, three loop seeds each; writes doc
 check-images: $(STAMP)  ## each Dockerfile's install and start steps in a clean environment
 	$(PY) scripts/check_images.py
 
-lock: $(STAMP)  ## refresh constraints.txt from what is installed
-	$(PY) -m uv pip freeze -p $(PY) --exclude-editable | grep -vE '^(torch|uv)(=|$$)' > constraints.txt
-	echo "torch==2.13.0" >> constraints.txt
+lock: $(STAMP)  ## refresh constraints.txt: the newest versions that fit pyproject.toml
+	(echo "torch==2.13.0"; $(PY) -m uv pip compile -q --upgrade --universal --python-version 3.11 \
+	  --no-header --no-annotate --extra all --extra dev pyproject.toml) \
+	  | grep -vE '^(nvidia|cuda|triton|torch==.*;)' | sort -u > constraints.txt
 
 clean:
 	rm -rf $(VENV) .selftaught

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from selftaught.contracts import TrainSettings
 from services.trainer.data import IGNORED, Example, collate, micro_batches, steps
 
-MICRO_TOKENS = 4096
-"""Most tokens in one forward pass; a step with more is accumulated."""
+MICRO_TOKENS = 2048
+"""Most tokens in one forward pass; a step with more is accumulated. (On a CPU larger is slower.)"""
 CLIP = 1.0
 """Largest gradient norm."""
 
