@@ -1,4 +1,4 @@
-"""The proof: does the loop really improve the judge, and do its controls not? Writes docs/results.md.
+"""The proof: the loop improves the judge and its controls do not. Writes docs/results.md.
 
     make proof        (resumes: finished jobs of an earlier run in the same home are not repeated)
 
@@ -131,7 +131,8 @@ def render(results: dict[str, list[Json]]) -> str:
         "",
         "## Mean over loop seeds",
         "",
-        "| arm | " + " | ".join("seed" if n == 0 else str(n) for n in numbers)
+        "| arm | "
+        + " | ".join("seed" if n == 0 else str(n) for n in numbers)
         + " | error falls by | tokens trained per iteration |",
         "|---|" + "---|" * (len(numbers) + 2),
     ]

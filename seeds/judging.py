@@ -7,6 +7,7 @@ neither are right; it keeps wrong reasoning from being right half the time.
 from __future__ import annotations
 
 import random
+from itertools import zip_longest
 from pathlib import Path
 
 import yaml
@@ -18,14 +19,13 @@ TEMPLATES: dict[str, str] = yaml.safe_load((HOME / "templates.yaml").read_text()
 
 
 def examine(answer: Letters, candidate: Letters) -> str:
-    """One candidate, read up to its first slip."""
-    if candidate == answer:
-        return f"{say(candidate)} good"
-    same = next(
-        (i for i, (a, c) in enumerate(zip(answer, candidate, strict=False)) if a != c),
-        min(len(answer), len(candidate)),
-    )
-    return f"{say(candidate[: same + 1])} bad"
+    """One candidate, letter by letter beside the answer, up to the first difference."""
+    walk: list[str] = []
+    for mine, theirs in zip_longest(answer, candidate, fillvalue="-"):
+        walk += [mine, theirs]
+        if mine != theirs:
+            return f"{say(tuple(walk))} bad"
+    return f"{say(tuple(walk))} good"
 
 
 def judgment(answer: Letters, a: Letters, b: Letters) -> str:

@@ -113,9 +113,7 @@ def _record(
     session: Session, version_id: str, job_id: str, name: str, metrics: dict[str, Any]
 ) -> None:
     session.add(
-        Evaluation(
-            id=new_id("ev"), version_id=version_id, job_id=job_id, set=name, metrics=metrics
-        )
+        Evaluation(id=new_id("ev"), version_id=version_id, job_id=job_id, set=name, metrics=metrics)
     )
 
 
@@ -128,6 +126,4 @@ def _summaries(session: Session, version_id: str, job_id: str) -> Summaries:
     return dict(found.tuples().all())
 
 
-app = make_app(
-    "evaluator", {"validate": Handler(validate), "gate": Handler(gate, apply_gate)}
-)
+app = make_app("evaluator", {"validate": Handler(validate), "gate": Handler(gate, apply_gate)})

@@ -165,4 +165,3 @@ app = make_app(
     "trainer",
     {"register": Handler(register, apply_register), "train": Handler(train, apply_train)},
 )
-

@@ -1,0 +1,45 @@
+"""Recipes and names: what a job may ask for."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from selftaught.registry import UnknownName, load_recipe, merge, recipe_names, resolve_recipe
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_is_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    base_model = load_recipe(name)["base_model"]
+    if base_model != "smallworld":
+        with pytest.raises(UnknownName, match=base_model):
+            resolve_recipe(name, {})
+    assert resolve_recipe(name, {"base_model": "smallworld"}).name == name
+
+
+def test_overrides_reach_one_setting_and_leave_its_neighbours() -> None:
+    recipe = resolve_recipe("quickstart", {"train": {"steps": 7}, "seed": 3})
+    default = resolve_recipe("quickstart", {})
+    assert (recipe.train.steps, recipe.seed) == (7, 3)
+    assert recipe.train.learning_rate == default.train.learning_rate
+    assert merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}) == {"a": {"b": 3, "c": 2}}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ({"base_model": "nope"}, "nope"),
+        ({"base_model": "../../etc"}, "etc"),
+        ({"inference": "nowhere"}, "nowhere"),
+        ({"judge": {"template": "nothing"}}, "nothing"),
+        ({"pair": {"template": "mt-bench"}}, "mt-bench"),
+    ],
+)
+def test_unknown_names_are_named(overrides: dict[str, object], named: str) -> None:
+    with pytest.raises(UnknownName, match=named):
+        resolve_recipe("quickstart", overrides)
+
+
+def test_a_misspelt_setting_is_an_error() -> None:
+    with pytest.raises(ValidationError, match="learning_rte"):
+        resolve_recipe("quickstart", {"train": {"learning_rte": 1}})
