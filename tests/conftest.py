@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from selftaught.stack.handle import Stack
+
+settings.register_profile("selftaught", deadline=None)  # timings never decide a test
+settings.load_profile("selftaught")
 
 
 @dataclass(frozen=True)

@@ -226,9 +226,7 @@ def _ingest(spool: BinaryIO, form: uploads.Format, fields: UploadFields) -> Data
             session.refresh(row)
             return views.dataset(row, artifact)
     except BaseException:
-        full = artifacts.resolve(path)
-        full.unlink(missing_ok=True)
-        full.with_suffix(".manifest.json").unlink(missing_ok=True)
+        artifacts.discard(published)
         raise
 
 

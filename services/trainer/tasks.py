@@ -62,8 +62,10 @@ def train(lease: Lease) -> Result:
     with transaction() as session:
         base = session.get_one(ModelVersion, lease.input["base_version"])
     version_id = new_id("ver")
-    target = get_settings().versions_dir / version_id
-    work = target.with_name(f".{version_id}.work")
+    versions = get_settings().versions_dir
+    for left in versions.glob(f".{lease.chunk_id}.*"):  # by an attempt that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    work = versions / f".{lease.chunk_id}.{lease.token}"
     work.mkdir(parents=True)
     spec = Spec(
         base_model=version_folder(base),
@@ -78,7 +80,7 @@ def train(lease: Lease) -> Result:
     try:
         made = run_child(spec, work, lease)
         sha256 = hash_folder(work / "model")
-        (work / "model").rename(target)
+        (work / "model").rename(versions / version_id)
     except ChildFailed as error:
         fault = "user" if error.code in USER_FAULTS else "system"
         raise JobFailure(error.code, "Training failed", error.message, fault) from error

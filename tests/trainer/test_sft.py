@@ -55,14 +55,15 @@ def test_cutting_a_step_into_micro_batches_changes_nothing(
     assert run(base)[1].losses == pytest.approx(whole, rel=1e-3)
 
 
-def test_padding_changes_no_gradient(base: Path) -> None:
+def test_padding_changes_no_loss(base: Path) -> None:
     model, words = load_model(base)
     rows, _ = lesson(2)
     longer = {**rows[1], "completion": [{"role": "assistant", "content": "x" * 40}]}
     short, long = tokenise([rows[0], longer], words, 500)[0]
     device = torch.device("cpu")
-    together = sft._loss_sum(model, [short, long], device)
-    apart = sft._loss_sum(model, [short], device) + sft._loss_sum(model, [long], device)
+    with torch.inference_mode():
+        together = sft._loss_sum(model, [short, long], device)
+        apart = sft._loss_sum(model, [short], device) + sft._loss_sum(model, [long], device)
     assert float(together) == pytest.approx(float(apart), rel=1e-5)
 
 
