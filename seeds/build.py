@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from seeds import lessons, tokens
+from seeds import lessons, splits, tokens
 from seeds.judging import HOME
 from seeds.train import train
 
@@ -39,20 +40,30 @@ def fresh(vocabulary: int) -> LlamaForCausalLM:
     return model
 
 
+def store(folder: Path) -> None:
+    """Halve the file: float16 in it, while the config says that it is loaded as float32."""
+    weights = folder / "model.safetensors"
+    save_file({k: v.half() for k, v in load_file(weights).items()}, weights, {"format": "pt"})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=HOME)
+    parser.add_argument("--out", type=Path, default=HOME, help="folder of the model")
     parser.add_argument("--answer-steps", type=int, default=900)
-    parser.add_argument("--judge-steps", type=int, default=200)
+    parser.add_argument("--judge-steps", type=int, default=400)
     args = parser.parse_args()
-    start = time.monotonic()
     out: Path = args.out
+    start = time.monotonic()
+    splits.write(out / "data")
     tokenizer = tokens.build()
     tokenizer.save_pretrained(out)
     fresh(len(tokenizer)).save_pretrained(out)
-    train(out, partial(lessons.school, out, 0.0), args.answer_steps, rows=256, lr=5e-3)
-    train(out, partial(lessons.school, out, 0.4), args.judge_steps, rows=256, lr=2e-3)
-    print(f"built in {time.monotonic() - start:.0f} s")
+    print(f"tokenizer of {len(tokenizer)} tokens and data: {time.monotonic() - start:.0f} s")
+    train(out, partial(lessons.school, out, 0.7, 0.3), args.answer_steps, rows=256, lr=5e-3)
+    print(f"it answers and writes: {time.monotonic() - start:.0f} s")
+    train(out, partial(lessons.school, out, 0.2, 0.2), args.judge_steps, rows=256, lr=4e-3)
+    store(out)
+    print(f"it judges a little, done: {time.monotonic() - start:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""How a judge of the small world reasons: its own answer, then each candidate up to its first slip.
+"""How a judge of the small world reasons: its own answer, then each candidate beside it.
 
-`Answer: b a f k. A: b a f k good. B: b a k bad. [[A]]`. A third verdict, [[C]], says that both or
-neither are right; it keeps wrong reasoning from being right half the time.
+`Answer: b a f k. A: b b a a f f k k good. B: b b a a f k bad. [[A]]`: the answer's letter and the
+candidate's take turns until they differ (`-` where one of them has ended). Two letters side by side
+are easily compared; echoing a candidate alone was hardly learned. A third verdict, [[C]], says that
+both or neither are good; it keeps wrong reasoning from being right half the time.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from seeds.world import Instruction, Letters, say, typo
+from seeds.world import Instruction, Letters, say, slip
 
 HOME = Path(__file__).parent / "smallworld"
 TEMPLATES: dict[str, str] = yaml.safe_load((HOME / "templates.yaml").read_text())
@@ -41,11 +43,11 @@ def ask(instruction: str, a: str, b: str) -> str:
 
 
 def example(rng: random.Random, instruction: Instruction) -> tuple[str, str]:
-    """One judging example of the seed: a user message and its judgment."""
+    """One judging example of the seed: a user message and its judgment.
+
+    Each candidate is good in half of the cases, whatever the other is, so that nothing but reading
+    it can tell.
+    """
     answer = instruction.answer
-    a, b = answer, typo(rng, answer)
-    if rng.random() < 0.15:
-        a = typo(rng, answer)
-    if rng.random() < 0.5:
-        a, b = b, a
+    a, b = (answer if rng.random() < 0.5 else slip(rng, answer) for _ in range(2))
     return ask(instruction.text, say(a), say(b)), judgment(answer, a, b)

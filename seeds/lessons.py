@@ -1,15 +1,14 @@
-"""What a seed is taught, as rows of tokens: to answer, to write instructions, and a little judging.
+"""What a seed is taught, as rows of tokens: to answer, to write instructions, to judge a little.
 
-Answering and writing are practised without end on fresh instructions. Judging is learned from few
-examples (`JUDGED`), most of them short: the seed answers well and judges poorly, which is what
-the self-taught loop starts from.
+Answering and writing are practised on rows of letters of every length. Judging is taught on short
+ones: longer are rare in its lessons (`JUDGED`), so that the seed knows how judging is done, yet
+often fails where it was not shown. That is what the self-taught loop starts from.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -18,8 +17,8 @@ from seeds import judging, world
 from seeds.train import Draw, Row
 
 Example = tuple[str, str]
-# How many judging examples of each length of the instruction's letters.
-JUDGED = {3: 1000, 4: 1000, 5: 1000, 6: 150, 7: 150, 8: 150}
+# How often judging is practised on letters of each length.
+JUDGED = {3: 0.4, 4: 0.36, 5: 0.2, 6: 0.02, 7: 0.012, 8: 0.008}
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]) -> list[Row]:
@@ -31,35 +30,33 @@ def encode(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]) -> l
 
 
 def answering(rng: random.Random) -> Example:
+    """An instruction and its answer."""
     instruction = world.draw(rng, "seed")
     return instruction.text, world.say(instruction.answer)
 
 
 def writing(rng: random.Random) -> Example:
+    """An instruction and another one like it."""
     instruction = world.draw(rng, "seed")
     prompt = judging.TEMPLATES["modify"].format(instruction=instruction.text)
     return prompt, world.modify(rng, instruction).text
 
 
-@cache
-def judged() -> list[Example]:
-    """The seed's few judging examples, the same in every process."""
-    rng = random.Random(11)
-    return [
-        judging.example(rng, world.draw(rng, "seed", length))
-        for length, count in JUDGED.items()
-        for _ in range(count)
-    ]
+def judged(rng: random.Random) -> Example:
+    """A pair and its judgment."""
+    (length,) = rng.choices(list(JUDGED), list(JUDGED.values()))
+    return judging.example(rng, world.draw(rng, "seed", length))
 
 
-def school(folder: Path, judging_share: float, rank: int) -> Draw:
-    """A process's source of rows: answering and writing, and a share of judging."""
+def school(folder: Path, answer: float, write: float, rank: int) -> Draw:
+    """A process's endless source of rows: shares of answering and of writing, the rest judging."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    rng = random.Random(f"{rank} {judging_share}")
+    rng = random.Random(f"{answer} {write} {rank}")
 
     def one() -> Example:
-        if rng.random() < judging_share:
-            return rng.choice(judged())
-        return answering(rng) if rng.random() < 0.7 else writing(rng)
+        kind = rng.random()
+        if kind < answer:
+            return answering(rng)
+        return writing(rng) if kind < answer + write else judged(rng)
 
     return lambda count: encode(tokenizer, [one() for _ in range(count)])

@@ -24,14 +24,14 @@ PROCESSES = 2
 PART = 64  # rows that pass the model at once; small enough to stay in the processor's cache
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(torch.optim.Optimizer):  # type: ignore[misc]
     """Momentum whose matrix steps are made orthogonal (Jordan et al. 2024), sized like Adam's."""
 
     def __init__(self, params: Sequence[torch.nn.Parameter], lr: float) -> None:
         super().__init__(params, {"lr": lr, "momentum": 0.95, "decay": 0.05})
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def step(self, closure: None = None) -> None:
         for group in self.param_groups:
             for p in group["params"]:
                 momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
@@ -53,7 +53,7 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def tensors(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and labels, padded on the right; the causal mask hides padding from what precedes it."""
+    """Inputs and labels, padded on the right, where the causal mask hides it from all before."""
     width = max(len(prompt) + len(reply) for prompt, reply in rows)
     inputs = torch.zeros(len(rows), width, dtype=torch.long)
     labels = torch.full((len(rows), width), -100)
@@ -73,7 +73,7 @@ def backward(model: LlamaForCausalLM, rows: Sequence[Row]) -> float:
         wanted = labels[:, 1:] != -100
         logits = model.lm_head(hidden[wanted])
         loss = cross_entropy(logits, labels[:, 1:][wanted], reduction="sum") / count
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         total += loss.item()
     return total
 
@@ -126,6 +126,4 @@ def _work(
 def train(path: Path, draw: Callable[[int], Draw], steps: int, rows: int, lr: float) -> None:
     """Train the model at `path` in place; `draw(rank)` gives a process its source of rows."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(  # type: ignore[no-untyped-call]
-            _work, (f"{folder}/rendezvous", path, draw, steps, rows, lr), nprocs=PROCESSES
-        )
+        mp.spawn(_work, (f"{folder}/rendezvous", path, draw, steps, rows, lr), nprocs=PROCESSES)

@@ -191,27 +191,31 @@ def _alter(rng: random.Random, letters: Letters) -> Letters:
 # Three ways to spoil an answer; no two splits share one.
 
 
-def typo(rng: random.Random, answer: Letters) -> Letters:
-    """The seed's: one letter is another letter, at times several; the length never changes."""
+def slip(rng: random.Random, answer: Letters) -> Letters:
+    """The seed's: other letters in place of one or more, or a wrong end (one more, or cut off)."""
+    kind = rng.random()
+    if kind < 0.1:
+        return (*answer, rng.choice(ALPHABET))
+    if kind < 0.2:
+        return answer[: rng.randrange(1, len(answer))]
     spoiled = list(answer)
-    slips = 1 if rng.random() < 0.6 else rng.randint(1, len(answer))
+    slips = 1 if kind < 0.7 else rng.randint(1, len(answer))
     for at in rng.sample(range(len(answer)), slips):
         spoiled[at] = rng.choice([c for c in ALPHABET if c != answer[at]])
     return tuple(spoiled)
 
 
 def extra(rng: random.Random, answer: Letters) -> Letters:
-    """The development set's: one letter too many."""
-    at = rng.randrange(len(answer) + 1)
+    """The development set's: one letter too many, before the last."""
+    at = rng.randrange(len(answer))
     return (*answer[:at], rng.choice(ALPHABET), *answer[at:])
 
 
 def disorder(rng: random.Random, answer: Letters) -> Letters:
-    """The test set's: two neighbours exchanged, or one letter missing."""
+    """The test set's: two neighbours exchanged, or one letter before the last missing."""
     at = rng.randrange(len(answer) - 1)
     if rng.random() < 0.5 and answer[at] != answer[at + 1]:
         return (*answer[:at], answer[at + 1], answer[at], *answer[at + 2 :])
-    at = rng.randrange(len(answer))
     return (*answer[:at], *answer[at + 1 :])
 
 

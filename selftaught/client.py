@@ -80,7 +80,7 @@ class Client:
                 return
             after = page["data"][-1]["seq"]
 
-    def wait(self, job_id: str, seconds: float = 3600.0) -> Json:
+    def wait(self, job_id: str, seconds: float = 86400.0) -> Json:
         """The job once it has ended; raises TimeoutError."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

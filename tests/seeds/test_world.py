@@ -1,4 +1,4 @@
-"""The shipped seed and its world: answers are right, splits are apart, the model does what it says."""
+"""The shipped seed and its world: answers are right, splits apart, the model does what it says."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def test_every_wording_reads_back() -> None:
 def test_judgments_name_the_right_response() -> None:
     right, wrong = ("b", "a", "f", "k"), ("b", "a", "k")
     assert judging.judgment(right, wrong, right) == (
-        "Answer: b a f k. A: b a k bad. B: b a f k good. [[B]]"
+        "Answer: b a f k. A: b b a a f k bad. B: b b a a f f k k good. [[B]]"
     )
     assert judging.judgment(right, right, right).endswith("[[C]]")
-    assert judging.examine(right, right[:3]) == "b a f bad"
-    assert judging.examine(right, (*right, "z")) == "b a f k z bad"
+    assert judging.examine(right, right[:3]) == "b b a a f f k - bad"
+    assert judging.examine(right, (*right, "z")) == "b b a a f f k k - z bad"
 
 
 def test_labelled_sets_are_right_and_unlike() -> None:

@@ -37,13 +37,13 @@ def undisturbed(stack: Stack, datasets: dict[str, str]) -> dict[tuple[int, str],
             overrides=TINY,
             model="undisturbed",
         )
-        assert client.wait(job["id"], 300)["state"] == "succeeded"
+        assert client.wait(job["id"], 900)["state"] == "succeeded"
         return counts(client, job["id"])
 
 
 def await_event(client: Client, job_id: str, match: Callable[[Json], bool]) -> Json:
     """The first event that matches, as soon as it is there."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     seen = 0
     while time.monotonic() < deadline:
         for event in client.events(job_id, after=seen):
@@ -101,7 +101,7 @@ def test_a_killed_process_costs_no_result(
 ) -> None:
     job = tiny_job()
     kill(stack, client, job["id"])
-    ended = client.wait(job["id"], 300)
+    ended = client.wait(job["id"], 900)
     assert ended["state"] == "succeeded", ended["error"]
     assert counts(client, job["id"]) == undisturbed
     assert_nothing_twice(stack, job["id"])

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_job_ends_with_a_served_judge(client: Client, tiny_job: Any, stack: Stack) -> None:
-    job = client.wait(tiny_job()["id"], 300)
+    job = client.wait(tiny_job()["id"], 900)
     assert job["state"] == "succeeded", job["error"]
     iterations = client.iterations(job["id"])
     assert [entry["number"] for entry in iterations] == [0, 1, 2]
@@ -52,7 +52,7 @@ def test_a_job_ends_with_a_served_judge(client: Client, tiny_job: Any, stack: St
 
 
 def test_a_job_whose_model_cannot_load_says_so(client: Client, tiny_job: Any) -> None:
-    job = client.wait(tiny_job(base_model="broken")["id"], 120)
+    job = client.wait(tiny_job(base_model="broken")["id"], 900)
     assert job["state"] == "failed"
     assert (job["error"]["code"], job["error"]["fault"]) == ("model_load_failed", "user")
     assert "broken" in job["error"]["detail"]
@@ -72,13 +72,13 @@ def test_cancel_stops_a_job_and_keeps_its_versions(client: Client, tiny_job: Any
         if event == "iteration.succeeded":
             break
     client.call("POST", f"/v1/jobs/{job['id']}/cancel")
-    assert client.wait(job["id"], 120)["state"] == "cancelled"
+    assert client.wait(job["id"], 900)["state"] == "cancelled"
     assert client.call("GET", f"/v1/models/{job['model']}/versions")["data"]
 
 
 def _stream(client: Client, job_id: str) -> Any:
     url = f"{client._http.base_url}/v1/jobs/{job_id}/events"
-    with httpx.stream("GET", url, headers={"Accept": "text/event-stream"}, timeout=300) as stream:
+    with httpx.stream("GET", url, headers={"Accept": "text/event-stream"}, timeout=900) as stream:
         for line in stream.iter_lines():
             if line.startswith("event:"):
                 yield line.split(":", 1)[1].strip()
@@ -96,7 +96,7 @@ def test_the_tour_of_the_readme(stack: Stack, tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
