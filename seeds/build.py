@@ -49,7 +49,7 @@ def store(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=HOME, help="folder of the model")
-    parser.add_argument("--answer-steps", type=int, default=900)
+    parser.add_argument("--answer-steps", type=int, default=800)
     parser.add_argument("--judge-steps", type=int, default=400)
     args = parser.parse_args()
     out: Path = args.out

@@ -174,14 +174,14 @@ def modify(rng: random.Random, original: Instruction) -> Instruction:
 
 
 def _alter(rng: random.Random, letters: Letters) -> Letters:
-    """Change a letter (half the time), exchange two, leave one out or add one."""
+    """Change a letter, exchange two, leave one out or add one."""
     x, at, kind = list(letters), rng.randrange(len(letters)), rng.random()
-    if kind < 0.5:
+    if kind < 0.4:
         x[at] = rng.choice(ALPHABET)
-    elif kind < 0.7:
+    elif kind < 0.6:
         to = rng.randrange(len(x))
         x[at], x[to] = x[to], x[at]
-    elif kind < 0.85:
+    elif kind < 0.8:
         del x[at]
     else:
         x.insert(at, rng.choice(ALPHABET))
