@@ -89,7 +89,7 @@ def _watch_plainly(client: Client, job: Json, console: Console) -> Json:
                 console.print(f"{event['created_at'][11:19]} {event['type']} {_short(event)}")
         if job["state"] in ENDED:
             rows = [row for row in map(row_of, client.iterations(job["id"])) if row]
-            console.print(table(rows))
+            console.print(table(rows), width=160)  # a file has no width of its own
             return job
         time.sleep(0.5)
 
