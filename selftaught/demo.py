@@ -67,6 +67,7 @@ def _stack(home: Path, console: Console) -> str:
 def _watch(client: Client, job: Json, console: Console) -> Json:
     """Follow the job to its end: a live table on a terminal, a line per stage elsewhere."""
     if not console.is_terminal:
+        console.width = 160  # a file has no width of its own
         return _watch_plainly(client, job, console)
     with Live(console=console, refresh_per_second=4) as live:
         while True:
@@ -89,7 +90,7 @@ def _watch_plainly(client: Client, job: Json, console: Console) -> Json:
                 console.print(f"{event['created_at'][11:19]} {event['type']} {_short(event)}")
         if job["state"] in ENDED:
             rows = [row for row in map(row_of, client.iterations(job["id"])) if row]
-            console.print(table(rows), width=160)  # a file has no width of its own
+            console.print(table(rows))
             return job
         time.sleep(0.5)
 
