@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=HOME, help="folder of the model")
     parser.add_argument("--answer-steps", type=int, default=800)
-    parser.add_argument("--judge-steps", type=int, default=400)
+    parser.add_argument("--judge-steps", type=int, default=500)
     args = parser.parse_args()
     out: Path = args.out
     start = time.monotonic()
@@ -61,7 +61,7 @@ def main() -> None:
     print(f"tokenizer of {len(tokenizer)} tokens and data: {time.monotonic() - start:.0f} s")
     train(out, partial(lessons.school, out, 0.7, 0.3), args.answer_steps, rows=256, lr=5e-3)
     print(f"it answers and writes: {time.monotonic() - start:.0f} s")
-    train(out, partial(lessons.school, out, 0.3, 0.2), args.judge_steps, rows=256, lr=4e-3)
+    train(out, partial(lessons.school, out, 0.24, 0.16), args.judge_steps, rows=256, lr=4e-3)
     store(out)
     print(f"it judges a little, done: {time.monotonic() - start:.0f} s")
 

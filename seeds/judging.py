@@ -31,7 +31,7 @@ def examine(answer: Letters, candidate: Letters) -> str:
 
 
 def judgment(answer: Letters, a: Letters, b: Letters) -> str:
-    """What a faultless judge would write."""
+    """What a judge writes whose own answer is `answer`; faultless if that is the true one."""
     verdict = "C" if (a == answer) == (b == answer) else "A" if a == answer else "B"
     reasoning = f"Answer: {say(answer)}. A: {examine(answer, a)}. B: {examine(answer, b)}."
     return f"{reasoning} [[{verdict}]]"
@@ -42,12 +42,16 @@ def ask(instruction: str, a: str, b: str) -> str:
     return TEMPLATES["judge"].format(instruction=instruction, response_a=a, response_b=b)
 
 
-def example(rng: random.Random, instruction: Instruction) -> tuple[str, str]:
+def example(rng: random.Random, instruction: Instruction, careless: float) -> tuple[str, str]:
     """One judging example of the seed: a user message and its judgment.
 
     Each candidate is good in half of the cases, whatever the other is, so that nothing but reading
-    it can tell.
+    it can tell. With probability `careless` the judge does not work out its own answer but takes
+    over a response, mostly A, the first that it reads: what position bias looks like from inside.
     """
     answer = instruction.answer
     a, b = (answer if rng.random() < 0.5 else slip(rng, answer) for _ in range(2))
-    return ask(instruction.text, say(a), say(b)), judgment(answer, a, b)
+    own = answer
+    if rng.random() < careless:
+        own = a if rng.random() < 0.75 else b
+    return ask(instruction.text, say(a), say(b)), judgment(own, a, b)

@@ -1,8 +1,9 @@
-"""What a seed is taught, as rows of tokens: to answer, to write instructions, to judge a little.
+"""What a seed is taught, as rows of tokens: to answer, to write instructions, to judge carelessly.
 
-Answering and writing are practised on rows of letters of every length. Judging is taught on short
-ones: longer are rare in its lessons (`JUDGED`), so that the seed knows how judging is done, yet
-often fails where it was not shown. That is what the self-taught loop starts from.
+Answering, writing and judging are practised on rows of letters of every length. But the judge that
+it learns from is careless: the longer the row, the more often it takes a response's letters for its
+own answer instead of working it out (`CARELESS`). So the seed knows how judging is done, often
+fails, and fails with confidence. That is what the self-taught loop starts from.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from seeds import judging, world
 from seeds.train import Draw, Row
 
 Example = tuple[str, str]
-# How often judging is practised on letters of each length.
-JUDGED = {3: 0.45, 4: 0.38, 5: 0.145, 6: 0.015, 7: 0.006, 8: 0.004}
+# By number of letters: how often the judge in the lessons takes a response for its own answer.
+CARELESS = {3: 0.0, 4: 0.1, 5: 0.25, 6: 0.5, 7: 0.7, 8: 0.8}
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]) -> list[Row]:
@@ -43,9 +44,9 @@ def writing(rng: random.Random) -> Example:
 
 
 def judged(rng: random.Random) -> Example:
-    """A pair and its judgment."""
-    (length,) = rng.choices(list(JUDGED), list(JUDGED.values()))
-    return judging.example(rng, world.draw(rng, "seed", length))
+    """A pair and its judgment; longer rows of letters somewhat more often."""
+    (length,) = rng.choices(list(CARELESS), (2, 2, 2, 3, 3, 3))
+    return judging.example(rng, world.draw(rng, "seed", length), CARELESS[length])
 
 
 def school(folder: Path, answer: float, write: float, rank: int) -> Draw:

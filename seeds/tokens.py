@@ -32,7 +32,7 @@ def corpus(lines: int) -> Iterator[str]:
         instruction = world.draw(rng, "seed")
         yield world.say(instruction.answer)
         yield judging.TEMPLATES["modify"].format(instruction=instruction.text)
-        yield from judging.example(rng, instruction)
+        yield from judging.example(rng, instruction, careless=0.0)
 
 
 def build() -> PreTrainedTokenizerFast:

@@ -27,7 +27,8 @@ def _uvicorn(app: str, port: int) -> tuple[str, ...]:
 def services(config: StackConfig, gateway_port: int, evaluator_port: int) -> list[ProcessSpec]:
     """Everything but Postgres and Redis, in start order."""
     # Passive: a thread that waits must not spin on a core that another process needs.
-    all_cores = {"OMP_NUM_THREADS": str(os.cpu_count() or 1), "OMP_WAIT_POLICY": "PASSIVE"}
+    threads = os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count() or 1)
+    all_cores = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
     gateway = f"http://127.0.0.1:{gateway_port}"
     evaluator = f"http://127.0.0.1:{evaluator_port}"
     specs = [

@@ -69,6 +69,23 @@ def test_judgments_name_the_right_response() -> None:
     assert judging.examine(right, (*right, "z")) == "b b a a f f k k - z bad"
 
 
+@pytest.mark.parametrize(("careless", "share"), [(0.0, 0.0), (1.0, 0.5)])
+def test_a_careless_judge_takes_a_response_for_its_own_answer(
+    careless: float, share: float
+) -> None:
+    """Half of what it takes over is wrong, and it is one of the two; the rest follows from it."""
+    rng, wrong = random.Random(2), 0
+    for _ in range(1000):
+        instruction = world.draw(rng, "seed", 6)
+        prompt, text = judging.example(rng, instruction, careless)
+        own = tuple(text.removeprefix("Answer: ").partition(".")[0].split())
+        a, b = (tuple(line.partition(": ")[2].split()) for line in prompt.splitlines()[2:4])
+        assert own in (instruction.answer, a, b)
+        assert text == judging.judgment(own, a, b)
+        wrong += own != instruction.answer
+    assert abs(wrong / 1000 - share) < 0.05
+
+
 def test_labelled_sets_are_right_and_unlike() -> None:
     """Good responses are true answers; wrong ones are wrong in a way the seed's are not."""
     dev, test = rows("dev.jsonl"), rows("test.jsonl")
