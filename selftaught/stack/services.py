@@ -57,7 +57,8 @@ def services(config: StackConfig, gateway_port: int, evaluator_port: int) -> lis
     for number in range(1, config.generator_workers + 1):
         # One thread each: several of them share the cores.
         specs.append(_worker(f"generator{number}", "generator", {"OMP_NUM_THREADS": "1"}))
-    specs.append(_worker("trainer", "trainer", all_cores))
+    for number in range(1, config.trainer_workers + 1):
+        specs.append(_worker(f"trainer{number}", "trainer", all_cores))
     specs.append(_worker("evaluator-worker", "evaluator", all_cores))
     return specs
 

@@ -69,6 +69,7 @@ class StackConfig:
     """Gateway port; None: 8080 if free, else any; 0: any free one."""
     evaluator_port: int = 0
     generator_workers: int = 2
+    trainer_workers: int = 1
     only: frozenset[str] | None = None
     """Start only these, by name ("migrations" counts as a name); None: everything."""
     processes: tuple[ProcessSpec, ...] | None = None

@@ -75,7 +75,7 @@ def kill_training_child(_stack: Stack, client: Client, job_id: str) -> None:
 
 def kill_trainer(stack: Stack, client: Client, job_id: str) -> None:
     await_event(client, job_id, lambda event: event["type"] == "train.started")
-    stack.kill("trainer")
+    stack.kill("trainer1")
 
 
 def kill_evaluator(stack: Stack, client: Client, job_id: str) -> None:
