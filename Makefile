@@ -30,7 +30,7 @@ lint: $(STAMP)
 	$(VENV)/bin/mypy
 
 proof: $(STAMP)  ## the gain and its controls, three loop seeds each; writes docs/results.md
-	OMP_NUM_THREADS=1 $(PY) -m benchmarks.proof
+	$(PY) -m benchmarks.proof
 
 check-images: $(STAMP)  ## each Dockerfile's install and start steps in a clean environment
 	$(PY) scripts/check_images.py

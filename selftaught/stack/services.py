@@ -26,9 +26,10 @@ def _uvicorn(app: str, port: int) -> tuple[str, ...]:
 
 def services(config: StackConfig, gateway_port: int, evaluator_port: int) -> list[ProcessSpec]:
     """Everything but Postgres and Redis, in start order."""
-    # Passive: a thread that waits must not spin on a core that another process needs.
-    threads = os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count() or 1)
-    all_cores = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+    # One thread a process, unless the user says otherwise: processes share the cores, and the
+    # threads of a small model that wait for a core which another process holds lose more than
+    # they gain.
+    cores = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or "1"}
     gateway = f"http://127.0.0.1:{gateway_port}"
     evaluator = f"http://127.0.0.1:{evaluator_port}"
     specs = [
@@ -42,7 +43,7 @@ def services(config: StackConfig, gateway_port: int, evaluator_port: int) -> lis
         ProcessSpec(
             "evaluator",
             _uvicorn("services.evaluator.main:app", evaluator_port),
-            env=all_cores,
+            env=cores,
             tier=Tier.SERVICE,
             url=evaluator,
             ready_url=f"{evaluator}/readyz",
@@ -55,11 +56,10 @@ def services(config: StackConfig, gateway_port: int, evaluator_port: int) -> lis
         ),
     ]
     for number in range(1, config.generator_workers + 1):
-        # One thread each: several of them share the cores.
-        specs.append(_worker(f"generator{number}", "generator", {"OMP_NUM_THREADS": "1"}))
+        specs.append(_worker(f"generator{number}", "generator", cores))
     for number in range(1, config.trainer_workers + 1):
-        specs.append(_worker(f"trainer{number}", "trainer", all_cores))
-    specs.append(_worker("evaluator-worker", "evaluator", all_cores))
+        specs.append(_worker(f"trainer{number}", "trainer", cores))
+    specs.append(_worker("evaluator-worker", "evaluator", cores))
     return specs
 
 
