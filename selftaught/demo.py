@@ -156,7 +156,7 @@ def table(rows: list[Json]) -> Table:
             f"{row['strict_accuracy']:.4f}",
             f"{low:.4f} to {high:.4f}",
             f"{row['position_bias']:+.4f}",
-            str(row["parse_failures"]),
+            f"{row['parse_failures']:.4f}",
             "yes" if row["promoted"] else "no",
             f"{row['seconds']:.1f}",
         )
