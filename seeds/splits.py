@@ -58,7 +58,7 @@ def write(folder: Path) -> None:
     files: dict[str, Iterable[dict[str, Any]]] = {
         "instructions.jsonl": unlabelled,
         "dev.jsonl": pairs(random.Random(22), "dev", 600, world.extra),
-        "test.jsonl": pairs(random.Random(23), "test", 2_400, world.disorder),
+        "test.jsonl": pairs(random.Random(25), "test", 2_400, world.disorder),
     }
     for name, lines in files.items():
         text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
