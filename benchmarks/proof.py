@@ -136,7 +136,8 @@ def render(results: dict[str, list[Json]]) -> str:
         f"{sum(1 for _ in (WORLD / 'test.jsonl').open())} labelled pairs, made with a corruption "
         "that the seed never saw; no training touched them and no choice was tuned on them. "
         "The same seed model in every run; every iteration trains from the seed on the same number "
-        f"of tokens. {len(results)} of {len(TODO)} runs are finished.",
+        f"of tokens. {len(results)} of {len(TODO)} runs are finished. How seed, settings and test "
+        "set came about: [seeds/README.md](../seeds/README.md), Splits.",
         "",
         "## Mean over loop seeds",
         "",
