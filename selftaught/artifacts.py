@@ -71,6 +71,7 @@ class Writer:
         done = Published(self._kind, self._path, self._hash.hexdigest(), self._bytes, self._rows)
         _write_manifest(self._final, done)
         os.replace(self._temp, self._final)
+        sync_folder(self._final.parent)
         return done
 
 
@@ -106,6 +107,15 @@ def hash_folder(folder: Path) -> str:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         total.update(f"{file.name}\0{digest}\n".encode())
     return total.hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's entries to disk: a rename is lasting only after this."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_manifest(final: Path, done: Published) -> None:

@@ -256,7 +256,10 @@ class IterationOut(BaseModel):
     state: State
     stages: list[StageOut]
     counts: dict[str, int]
-    kept_share: float | None = Field(description="Kept judgments / sampled judgments.")
+    kept_share: float | None = Field(
+        description="Judgments whose verdict equals the label / sampled judgments (rejection "
+        "sampling); what later filters, one per input and balance leave is training_examples."
+    )
     metrics: dict[str, Any]
     tokens: int = Field(description="Sampled tokens plus trained tokens.")
     seconds: float | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,9 @@ from typing import Any, BinaryIO
 import orjson
 
 Row = dict[str, Any]
+OPEN_FILES = 64
+"""How many files a Shelf holds open; the one used longest ago is closed."""
+
 Position = tuple[int, int]
 """Where a row stands: index of the file, byte offset of its line."""
 
@@ -39,7 +43,7 @@ class Shelf:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = list(paths)
-        self._files: dict[int, BinaryIO] = {}
+        self._files: OrderedDict[int, BinaryIO] = OrderedDict()
 
     def __enter__(self) -> Shelf:
         return self
@@ -63,7 +67,10 @@ class Shelf:
         """The row at a position that :meth:`walk` gave."""
         index, offset = position
         if index not in self._files:
+            if len(self._files) >= OPEN_FILES:
+                self._files.popitem(last=False)[1].close()
             self._files[index] = self._paths[index].open("rb")
+        self._files.move_to_end(index)
         file = self._files[index]
         file.seek(offset)
         return _parse(file.readline(), self._paths[index], None)

@@ -16,8 +16,10 @@ from selftaught.inference.protocol import Engine, ModelLoadError
 KEPT = 3
 """Loaded models per process; the one used longest ago makes room."""
 
-_engines: OrderedDict[tuple[str, str], Engine] = OrderedDict()
-_lock = threading.Lock()
+_Key = tuple[str, str]
+_engines: OrderedDict[_Key, Engine] = OrderedDict()
+_lock = threading.Lock()  # held for a look into the dictionaries, never while a model loads
+_loading: dict[_Key, threading.Lock] = {}
 
 
 def open_engine(
@@ -35,12 +37,18 @@ def open_engine(
     """
     key = (backend, str(model))
     with _lock:
-        if key not in _engines:
-            _engines[key] = _open(backend, model, endpoints or {})
-        _engines.move_to_end(key)
-        while len(_engines) > KEPT:
-            _engines.popitem(last=False)
-        return _engines[key]
+        loading = _loading.setdefault(key, threading.Lock())
+    with loading:  # a model is loaded once, however many ask; who asks for another does not wait
+        with _lock:
+            if key in _engines:
+                _engines.move_to_end(key)
+                return _engines[key]
+        engine = _open(backend, model, endpoints or {})
+        with _lock:
+            _engines[key] = engine
+            while len(_engines) > KEPT:
+                _engines.popitem(last=False)
+        return engine
 
 
 def close_engines() -> None:

@@ -62,8 +62,8 @@ class OpenAIEngine:
     ) -> list[list[Completion]]:
         """Like generate, for callers with an event loop.
 
-        A prompt that the server rejects as such (400, 413, 422) becomes a "rejected" completion,
-        unless it rejects all of them: then the set-up is wrong and EngineRefused is raised.
+        A prompt that the server rejects as such (400, 413, 422) becomes a "rejected" completion. If
+        it rejects all of them, and not for their length, then the set-up is wrong: EngineRefused.
         """
         bodies = [
             self._body(request, sample, sampling)
@@ -88,7 +88,7 @@ class OpenAIEngine:
             except* (EngineUnavailable, EngineRefused) as errors:
                 raise errors.exceptions[0] from None
         refusals = [result for result in done if isinstance(result, EngineRefused)]
-        if refusals and len(refusals) == len(done):
+        if len(refusals) == len(done) and not all(_too_long(one) for one in refusals):
             raise refusals[0]
         flat = iter(
             Completion("", "rejected", 0, 0) if isinstance(result, EngineRefused) else result
@@ -139,6 +139,11 @@ class OpenAIEngine:
             if attempt + 1 < self._attempts:
                 await asyncio.sleep(wait)
         raise EngineUnavailable(f"{self._url} after {self._attempts} attempts: {problem}")
+
+
+def _too_long(refusal: EngineRefused) -> bool:
+    """The prompt, and nothing else, is at fault (vLLM and OpenAI say "maximum context length")."""
+    return refusal.status == 413 or "context length" in str(refusal).replace("_", " ").lower()
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import CursorResult, func, select, text, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from selftaught.artifacts import Published, discard
@@ -82,9 +82,15 @@ class Lease:
         return f"jobs/{self.job_id}/{self.iteration}/{kind}/{self.chunk_id}.{self.token}.jsonl"
 
     def say(self, type_: str, data: dict[str, Any]) -> None:
-        """Emit an event now, in a transaction of its own."""
-        with transaction() as session:
-            emit(session, self.job_id, type_, {"iteration": self.iteration, **data})
+        """Tell of progress now, in a transaction of its own.
+
+        A database that is away for a moment costs the event, never the work it tells of.
+        """
+        try:
+            with transaction() as session:
+                emit(session, self.job_id, type_, {"iteration": self.iteration, **data})
+        except DBAPIError as error:
+            log.warning("event %s of %s is lost: %s", type_, self.chunk_id, error)
 
 
 def claim(chunk_id: str, owner: str) -> Lease | None:
@@ -145,7 +151,7 @@ class Heartbeat:
         while not self._stop.wait(settings.heartbeat_seconds):
             try:
                 alive = renew(self._lease)
-            except OperationalError as error:  # Postgres restarts: the lease outlives a short one
+            except DBAPIError as error:  # Postgres restarts: the lease outlives a short one
                 log.warning("heartbeat of %s failed: %s", self._lease.chunk_id, error)
                 alive = time.monotonic() - renewed < settings.lease_seconds
             else:
@@ -177,7 +183,7 @@ def finish(lease: Lease, result: Result, apply: Apply | None = None) -> bool:
     """Publish the holder's result and plan what follows, in one transaction.
 
     False: the lease was lost or the job ended, nothing was changed, and the artifact's file is
-    removed.
+    removed. Raises OperationalError while Postgres is away; calling again is safe.
     """
     with transaction() as session:
         job = pipeline.lock_job(session, lease.job_id)
@@ -194,10 +200,41 @@ def finish(lease: Lease, result: Result, apply: Apply | None = None) -> bool:
             pipeline.stage_chunk_done(session, job, chunk.stage_id)
     if not applied:
         for made in (result.artifact, *result.side_artifacts):
-            if made is not None:
+            if made is not None and not _published(made):
                 discard(made)
         give_up(lease)
     return applied
+
+
+def publish(lease: Lease, result: Result, apply: Apply | None = None) -> bool:
+    """:func:`finish`, again and again while Postgres is away, as long as the lease may live.
+
+    Hours of work are not dropped for a restart of the database. Call it under a Heartbeat.
+    """
+    while True:
+        try:
+            return finish(lease, result, apply)
+        except OperationalError as error:
+            log.warning("result of %s cannot be published yet: %s", lease.chunk_id, error)
+            if lease.lost.wait(1.0):
+                raise LeaseLost(lease.chunk_id) from error
+
+
+def hand_back(lease: Lease) -> None:
+    """Return a chunk that a stopping worker holds: ready at once, and not counted as an attempt."""
+    with transaction() as session:
+        job = pipeline.lock_job(session, lease.job_id)
+        chunk = session.get_one(Chunk, lease.chunk_id, populate_existing=True)
+        if chunk.lock_token != lease.token or job.state != State.RUNNING:
+            return
+        chunk.state = State.READY
+        chunk.attempt -= 1
+        chunk.lock_token = chunk.lock_owner = chunk.lock_expires_at = None
+        session.flush()
+        pipeline.ring(session, chunk)
+        said = {"stage": chunk.kind, "chunk": chunk.id, "reason": "its worker is stopping"}
+        emit(session, job.id, "chunk.returned", said)
+    lease.lost.set()
 
 
 def give_up(lease: Lease) -> None:
@@ -209,18 +246,21 @@ def give_up(lease: Lease) -> None:
             pipeline.close_if_idle(session, job)
 
 
-def fail(lease: Lease, problem: Problem, *, retry: bool) -> None:
-    """Report a failed attempt: requeue it while attempts are left, else end the job."""
+def fail(lease: Lease, problem: Problem, *, retry: bool, delay: float = 0.0) -> None:
+    """Report a failed attempt: requeue it while attempts are left, else end the job.
+
+    `delay`: seconds until the chunk is announced again.
+    """
     with transaction() as session:
         job = pipeline.lock_job(session, lease.job_id)
         chunk = session.get_one(Chunk, lease.chunk_id, populate_existing=True)
         if chunk.lock_token != lease.token:
             return
-        retry_or_end(session, job, chunk, problem, retry=retry)
+        retry_or_end(session, job, chunk, problem, retry=retry, delay=delay)
 
 
 def retry_or_end(
-    session: Session, job: Job, chunk: Chunk, problem: Problem, *, retry: bool
+    session: Session, job: Job, chunk: Chunk, problem: Problem, *, retry: bool, delay: float = 0.0
 ) -> None:
     """Common end of a failed attempt and of a dead lease; the job's row is locked."""
     body = problem.model_dump(exclude_none=True)
@@ -235,8 +275,13 @@ def retry_or_end(
     said = {"stage": chunk.kind, "chunk": chunk.id, "attempt": chunk.attempt, "error": body}
     if retry and chunk.attempt < get_settings().max_attempts:
         chunk.state = State.READY
-        session.flush()
-        pipeline.ring(session, chunk)
+        if delay:  # no message now: re-ringing announces it once this moment is long enough past
+            chunk.rung_at = pipeline.now() + dt.timedelta(seconds=delay)
+            said["delay_seconds"] = delay
+            session.flush()
+        else:
+            session.flush()
+            pipeline.ring(session, chunk)
         emit(session, job.id, "chunk.requeued", said)
         return
     chunk.state = State.FAILED
@@ -295,6 +340,13 @@ def _release(session: Session, lease: Lease, state: State) -> bool:
         .execution_options(synchronize_session=False)
     )
     return _hit(result)
+
+
+def _published(made: Published) -> bool:
+    """The database knows this file: the connection broke after the commit, not before it."""
+    with transaction() as session:
+        known = session.scalar(select(Artifact.id).where(Artifact.path == made.path))
+    return known is not None
 
 
 def _hit(result: Any) -> bool:

@@ -300,8 +300,8 @@ def _plan_validation(session: Session, job: Job, iteration: Iteration) -> Inputs
         rows = session.scalars(select(Artifact.rows).where(Artifact.path == path)).one()
         sets += [("labelled", path, rows)]
     heldout = [path for name, path, _ in sets if name == "heldout"]
-    if not heldout:
-        return []
+    if sum(rows for name, _, rows in sets if name == "heldout") < 2:
+        return []  # one pair chooses checkpoints and another decides promotion, or nothing does
     for version in versions:
         inputs.append({"set": "heldout", "version": version, "paths": heldout})
         for _, path, rows in (entry for entry in sets if entry[0] == "labelled"):
@@ -364,9 +364,12 @@ def _dataset_path(session: Session, dataset_id: str) -> str:
 
 
 def _end_ready_chunks(session: Session, job: Job) -> None:
+    waiting = (Chunk.job_id == job.id, Chunk.state == State.READY)
+    # Locked in the relay's order, which takes no job's lock, so that the two cannot deadlock.
+    session.execute(select(Chunk.id).where(*waiting).order_by(Chunk.id).with_for_update())
     session.execute(
         update(Chunk)
-        .where(Chunk.job_id == job.id, Chunk.state == State.READY)
+        .where(*waiting)
         .values(state=State.CANCELLED, finished_at=now())
         .execution_options(synchronize_session=False)
     )

@@ -1,9 +1,9 @@
 """The relay: sends outbox rows to Redis, announces forgotten chunks again, reaps dead leases.
 
 Rows are taken out of the outbox in one short transaction and sent after it, so no transaction
-waits for the network. What a crash in between loses, the next re-ring repairs: a ready chunk whose
-last message is older than SELFTAUGHT_RERING_SECONDS is announced again. Doubles do no harm.
-Any number of relays may run.
+waits for the network. What a crash in between loses, the next re-ring repairs: when a queue is
+empty, a ready chunk whose last message is older than SELFTAUGHT_RERING_SECONDS is announced again.
+Doubles do no harm. Any number of relays may run.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import FrameType
 
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
+from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
@@ -23,6 +24,7 @@ from sqlalchemy.exc import OperationalError
 from selftaught.database import transaction
 from selftaught.settings import get_settings
 from selftaught.work.kernel import reap
+from selftaught.work.pipeline import QUEUES
 from selftaught.work.worker import celery_app, task_name
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,9 @@ TAKE = text(
             SELECT id FROM outbox ORDER BY id LIMIT 200 FOR UPDATE SKIP LOCKED
         ) RETURNING chunk_id, queue
     ), rung AS (
-        UPDATE chunks SET rung_at = clock_timestamp() FROM taken WHERE chunks.id = taken.chunk_id
+        UPDATE chunks SET rung_at = clock_timestamp() FROM (
+            SELECT id FROM chunks WHERE id IN (SELECT chunk_id FROM taken) ORDER BY id FOR UPDATE
+        ) AS locked WHERE chunks.id = locked.id
     )
     SELECT DISTINCT chunk_id, queue FROM taken ORDER BY chunk_id
     """
@@ -43,7 +47,8 @@ RERING = text(
     """
     INSERT INTO outbox (chunk_id, queue)
     SELECT id, queue FROM chunks
-    WHERE state = 'ready' AND rung_at < clock_timestamp() - make_interval(secs => :age)
+    WHERE state = 'ready' AND queue = ANY(:queues)
+      AND rung_at < clock_timestamp() - make_interval(secs => :age)
       AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.chunk_id = chunks.id)
     """
 )
@@ -69,10 +74,16 @@ def send_pending(apps: dict[str, Celery]) -> int:
     return sent
 
 
-def rering() -> None:
-    """Queue ready chunks whose message seems lost."""
+def rering(redis: Redis) -> None:
+    """Queue ready chunks whose message seems lost.
+
+    Only where Redis holds no message of that queue: else they merely wait, behind long trainings
+    or while no worker runs, and every announcement would be one more to wait for.
+    """
+    queues = sorted(set(QUEUES.values()))
+    empty = [queue for queue in queues if not redis.llen(queue)]
     with transaction() as session:
-        session.execute(RERING, {"age": get_settings().rering_seconds})
+        session.execute(RERING, {"age": get_settings().rering_seconds, "queues": empty})
 
 
 def main() -> None:
@@ -87,6 +98,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, on_signal)
     settings = get_settings()
     apps: dict[str, Celery] = {}
+    redis = Redis.from_url(settings.redis_url, socket_timeout=5)
     checked = 0.0
     log.info("relay ready")
     while not stop.wait(settings.relay_seconds):
@@ -95,9 +107,12 @@ def main() -> None:
             if time.monotonic() - checked >= min(1.0, settings.rering_seconds):
                 checked = time.monotonic()
                 reap()
-                rering()
+                rering(redis)
         except OperationalError as error:
             log.warning("Postgres is away: %s", error)
+            stop.wait(1.0)
+        except RedisError as error:
+            log.warning("Redis is away: %s", error)
             stop.wait(1.0)
 
 

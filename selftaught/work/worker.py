@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from celery import Celery
+from celery.signals import worker_shutting_down
 from sqlalchemy.exc import OperationalError
 
 from selftaught.contracts import Problem
@@ -28,19 +30,29 @@ from selftaught.work.kernel import (
     Result,
     claim,
     fail,
-    finish,
     give_up,
+    hand_back,
+    publish,
 )
 
 log = logging.getLogger(__name__)
 
+ENDPOINT_DELAY = 60.0
+"""Seconds before a chunk is tried again whose endpoint was away; four times as long each time."""
+
+_held: Lease | None = None  # what this process works on: one chunk at a time (solo pool)
+
 
 @dataclass(frozen=True)
 class Handler:
-    """`run` works outside any transaction; `apply` joins the one that publishes the result."""
+    """`run` works outside any transaction; `apply` joins the one that publishes the result.
+
+    `undo` removes what `run` left outside the result's artifacts, when that was not applied.
+    """
 
     run: Callable[[Lease], Result]
     apply: Apply | None = None
+    undo: Callable[[Result], None] = lambda result: None
 
 
 def celery_app(queue: str) -> Celery:
@@ -82,14 +94,18 @@ def make_app(queue: str, handlers: Mapping[str, Handler]) -> Celery:
 
 def run_one(chunk_id: str, owner: str, handlers: Mapping[str, Handler]) -> bool:
     """Lease, work, apply. True if this call's result was applied."""
+    global _held
     lease = claim(chunk_id, owner)
     if lease is None:
         return False
+    _held = lease
     handler = handlers[lease.kind]
+    result: Result | None = None
+    applied = False
     try:
         with Heartbeat(lease):
             result = handler.run(lease)
-        applied = finish(lease, result, handler.apply)
+            applied = publish(lease, result, handler.apply)
         log.info("%s %s %s", lease.kind, chunk_id, "applied" if applied else "discarded")
         return applied
     except LeaseLost:
@@ -108,7 +124,7 @@ def run_one(chunk_id: str, owner: str, handlers: Mapping[str, Handler]) -> bool:
     except EngineUnavailable as error:
         log.error("%s %s: endpoint unavailable: %s", lease.kind, chunk_id, error)
         problem = _problem("endpoint_unavailable", "The endpoint is away", error, "system")
-        fail(lease, problem, retry=True)
+        fail(lease, problem, retry=True, delay=ENDPOINT_DELAY * 4 ** (lease.attempt - 1))
     except OperationalError:
         raise  # Postgres is away: nothing can be reported; the lease runs out and is reaped
     except Exception as error:
@@ -116,7 +132,21 @@ def run_one(chunk_id: str, owner: str, handlers: Mapping[str, Handler]) -> bool:
         told = RuntimeError(f"{type(error).__name__}: {error}")
         problem = _problem("internal_error", "A worker's step failed", told, "system")
         fail(lease, problem, retry=True)
+    finally:
+        _held = None
+        if result is not None and not applied:
+            handler.undo(result)
     return False
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _on_shutdown(**_: object) -> None:
+    """A worker told to stop gives its chunk back at once, so that another one goes on with it.
+
+    In a thread, because the signal interrupts whatever the main thread does, transactions too.
+    """
+    if _held is not None:
+        threading.Thread(target=hand_back, args=[_held], name="hand-back").start()
 
 
 def _problem(

@@ -25,7 +25,8 @@ POLL_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 15
 _STREAM = "text/event-stream"
 _DOCS = problem_docs(404) | {
-    200: {"model": Page[EventOut], "content": {_STREAM: {"schema": {"type": "string"}}}}
+    200: {"model": Page[EventOut], "content": {_STREAM: {"schema": {"type": "string"}}}},
+    204: {"description": "Nothing left to stream."},
 }
 
 
@@ -41,12 +42,16 @@ def list_events(
 ) -> Page[EventOut] | Response:
     """Events of a job in order; a stream with `Accept: text/event-stream`.
 
-    A stream ends by itself after the job's last event. `Last-Event-ID` goes before `after`.
+    A stream ends by itself after the job's last event. `Last-Event-ID` goes before `after`; behind
+    the last event of an ended job there is nothing to stream: 204, on which browsers stop asking.
     """
-    page, _ = read(job_id, after, limit)
-    if _STREAM not in request.headers.get("accept", ""):
+    streams = _STREAM in request.headers.get("accept", "")
+    start = last_event_id if streams and last_event_id is not None else after
+    page, ended = read(job_id, start, limit)
+    if not streams:
         return page
-    start = after if last_event_id is None else last_event_id
+    if ended and not page.data:
+        return Response(status_code=204)
     return EventSourceResponse(
         stream(job_id, start), ping=KEEP_ALIVE_SECONDS, headers={"Cache-Control": "no-store"}
     )

@@ -120,7 +120,7 @@ def _need_model(session: Session, name: str) -> None:
 
 
 def _revision(if_match: str | None) -> int | None:
-    """The revision in an If-Match header; `*` is any that exists."""
+    """The revision in an If-Match header; None without one."""
     if if_match is None:
         return None
     match = re.fullmatch(r'(?:W/)?"(\d{1,9})"|(\d{1,9})', if_match.strip())

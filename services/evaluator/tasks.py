@@ -40,13 +40,13 @@ Summaries = dict[str, dict[str, Any]]  # set -> summary
 
 
 def validate(lease: Lease) -> Result:
-    """Judge a range of pairs in both orders, greedily."""
+    """Judge a range of pairs in both orders, greedily, with the version's own judge template."""
     with transaction() as session:
         version = session.get_one(ModelVersion, lease.input["version"])
     pairs = list(_pairs(lease.input))
     scored = score_pairs(
         open_version(version),
-        load_judge_template(lease.recipe.judge.template),
+        load_judge_template(version.lineage["template"]["name"]),
         pairs,
         lease.recipe.validate_.max_tokens,
     )

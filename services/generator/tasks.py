@@ -94,7 +94,7 @@ def run_curate(lease: Lease) -> Result:
             _seed(lease),
             examples.write,
         )
-        counts["judgments_kept"] = counts.pop("judgments_right")
+        counts["judgments_kept"] = counts.pop("judgments_right", 0)
         counts["training_examples"] = counts.pop("kept")
         return Result(counts=counts, metrics=report, artifact=examples.publish())
 

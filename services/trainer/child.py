@@ -28,6 +28,8 @@ from selftaught.contracts import TrainSettings
 from selftaught.inference import ModelLoadError
 from selftaught.judging import load_judge_template
 
+_events = 1  # the file descriptor that the parent reads
+
 
 class Spec(BaseModel):
     """What to train. Paths are local; `output_dir` must not exist. `base_model` is always the
@@ -123,8 +125,16 @@ def _train(spec: Spec, work: Path) -> dict[str, Any]:
 
 def say(**event: Any) -> None:
     """One line to the parent."""
-    sys.stdout.buffer.write(orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE))
-    sys.stdout.buffer.flush()
+    line = orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
+    while line:
+        line = line[os.write(_events, line) :]
+
+
+def _keep_stdout() -> int:
+    """A private copy of standard output for events; whatever else is printed goes to stderr."""
+    events = os.dup(1)
+    os.dup2(2, 1)
+    return events
 
 
 def _sync(folder: Path) -> None:
@@ -179,6 +189,7 @@ def report(spec_file: Path) -> int:
 
 
 if __name__ == "__main__":
+    _events = _keep_stdout()
     signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_watch_parent, daemon=True).start()
     sys.exit(report(Path(sys.argv[1])))

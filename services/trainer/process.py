@@ -7,7 +7,7 @@ however it dies, the child reads the end of it and stops.
 
 from __future__ import annotations
 
-import json
+import logging
 import queue
 import subprocess
 import sys
@@ -16,8 +16,12 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
+import orjson
+
 from selftaught.work.kernel import Lease, LeaseLost
 from services.trainer.child import Spec
+
+log = logging.getLogger(__name__)
 
 SAY_EVERY = 2.0  # seconds between progress events
 
@@ -45,13 +49,12 @@ def run_child(spec: Spec, work: Path, lease: Lease) -> dict[str, Any]:
         [sys.executable, "-m", "services.trainer.child", str(spec_file)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
     )
-    lease.say("train.started", {"pid": child.pid})
     lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
     reader = threading.Thread(target=_read, args=(child.stdout, lines), daemon=True)
     reader.start()
     try:
+        lease.say("train.started", {"pid": child.pid})
         return _follow(child, lines, lease)
     finally:
         if child.poll() is None:
@@ -60,15 +63,21 @@ def run_child(spec: Spec, work: Path, lease: Lease) -> dict[str, Any]:
         reader.join()
 
 
-def _read(stream: IO[str] | None, lines: queue.Queue[dict[str, Any] | None]) -> None:
+def _read(stream: IO[bytes] | None, lines: queue.Queue[dict[str, Any] | None]) -> None:
+    """Events to `lines`, then None; what is no event (a child killed in mid-line) is logged."""
     assert stream is not None
-    for line in stream:
-        lines.put(json.loads(line))
-    lines.put(None)
+    try:
+        for line in stream:
+            try:
+                lines.put(orjson.loads(line))
+            except orjson.JSONDecodeError:
+                log.warning("not an event of the training process: %r", line[:200])
+    finally:
+        lines.put(None)
 
 
 def _follow(
-    child: subprocess.Popen[str], lines: queue.Queue[dict[str, Any] | None], lease: Lease
+    child: subprocess.Popen[bytes], lines: queue.Queue[dict[str, Any] | None], lease: Lease
 ) -> dict[str, Any]:
     result: dict[str, Any] | None = None
     failure: ChildFailed | None = None
@@ -98,7 +107,7 @@ def _follow(
     return result
 
 
-def _stop_if_lost(child: subprocess.Popen[str], lease: Lease) -> None:
+def _stop_if_lost(child: subprocess.Popen[bytes], lease: Lease) -> None:
     if lease.lost.is_set():
         child.terminate()
         try:

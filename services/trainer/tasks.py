@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 import selftaught
-from selftaught.artifacts import hash_folder, resolve
+from selftaught.artifacts import hash_folder, resolve, sync_folder
 from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Dataset, Iteration, Job, ModelVersion, Stage
 from selftaught.hashing import stable_seed
@@ -39,7 +39,7 @@ def register(lease: Lease) -> Result:
 
 
 def apply_register(session: Session, lease: Lease, result: Result) -> dict[str, Any]:
-    """The seed's version: one row per model name and weights, shared by the jobs that use it."""
+    """The seed's version, shared by the jobs that use these weights, from there, in this way."""
     job = session.get_one(Job, lease.job_id)
     _lock_numbers(session, job.model)
     lineage = {**_lineage(session, job, lease), "inference": lease.recipe.inference}
@@ -47,6 +47,8 @@ def apply_register(session: Session, lease: Lease, result: Result) -> dict[str, 
         select(ModelVersion).where(
             ModelVersion.model == job.model,
             ModelVersion.sha256 == result.extra["sha256"],
+            ModelVersion.path == result.extra["path"],
+            ModelVersion.lineage["inference"].astext == lease.recipe.inference,
             ModelVersion.parent_id.is_(None),
             ModelVersion.lineage["template"] == lineage["template"],
         )
@@ -81,6 +83,7 @@ def train(lease: Lease) -> Result:
         made = run_child(spec, work, lease)
         sha256 = hash_folder(work / "model")
         (work / "model").rename(versions / version_id)
+        sync_folder(versions)
     except ChildFailed as error:
         fault = "user" if error.code in USER_FAULTS else "system"
         raise JobFailure(error.code, "Training failed", error.message, fault) from error
@@ -91,6 +94,14 @@ def train(lease: Lease) -> Result:
         metrics=made,
         extra={"path": version_id, "sha256": sha256, "base": base.id, "id": version_id},
     )
+
+
+def undo_train(result: Result) -> None:
+    """Remove the weights of a version that was not recorded."""
+    with transaction() as session:
+        recorded = session.get(ModelVersion, result.extra["id"]) is not None
+    if not recorded:
+        shutil.rmtree(get_settings().versions_dir / result.extra["id"])
 
 
 def apply_train(session: Session, lease: Lease, result: Result) -> dict[str, Any]:
@@ -165,5 +176,8 @@ def _lineage(session: Session, job: Job, lease: Lease) -> dict[str, Any]:
 
 app = make_app(
     "trainer",
-    {"register": Handler(register, apply_register), "train": Handler(train, apply_train)},
+    {
+        "register": Handler(register, apply_register),
+        "train": Handler(train, apply_train, undo_train),
+    },
 )

@@ -71,10 +71,13 @@ def test_resume_after_the_last_event_seen(client: TestClient) -> None:
     job = new_job(client)
     client.post(f"/v1/jobs/{job}/cancel")
     everything = parse(client.get(f"/v1/jobs/{job}/events", headers=SSE).text)
-    for seen in (0, 2, len(everything)):
+    for seen in (0, 2, len(everything) - 1):
         headers = {**SSE, "last-event-id": str(seen)}
         resumed = parse(client.get(f"/v1/jobs/{job}/events?after=1", headers=headers).text)
         assert resumed == everything[seen:]
+    headers = {**SSE, "last-event-id": str(len(everything))}
+    over = client.get(f"/v1/jobs/{job}/events", headers=headers)
+    assert (over.status_code, over.text) == (204, ""), "a browser must stop asking"
     bad = client.get(f"/v1/jobs/{job}/events", headers={**SSE, "last-event-id": "x"})
     assert_problem(bad, 422, "invalid_request", "last-event-id")
 

@@ -99,6 +99,11 @@ def test_if_every_prompt_is_bad_the_set_up_is(server: StandIn) -> None:
         client(server).generate([ask("fail:400:99"), ask("fail:422:99")], SAMPLING)
 
 
+def test_prompts_that_are_all_too_long_are_the_prompts_fault(server: StandIn) -> None:
+    found = client(server).generate([ask("fail:413:98"), ask("fail:413:99")], SAMPLING)
+    assert [completion.finish_reason for (completion,) in found] == ["rejected", "rejected"]
+
+
 def test_length_limit_is_told(server: StandIn) -> None:
     completion = client(server).generate([ask("long")], SAMPLING)[0][0]
     assert completion.finish_reason == "length"

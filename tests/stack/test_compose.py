@@ -71,7 +71,9 @@ def test_services_read_only_variables_that_settings_know(name: str) -> None:
 def test_services_share_their_files_and_wait_for_the_schema(name: str) -> None:
     service = OURS[name]
     assert service["environment"]["SELFTAUGHT_HOME"] == "/data"
-    assert service["volumes"] == ["home:/data"]
+    models = "${SELFTAUGHT_MODELS_DIR:-./models}:/models:ro"
+    assert service["volumes"] == ["home:/data", models]
+    assert service["environment"]["SELFTAUGHT_MODELS_DIR"] == "/models"
     assert service["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
     assert service["depends_on"]["redis"]["condition"] == "service_healthy"
 

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a job: it finishes, and its counts are those of an undisturbed run."""
+"""A process ends in the middle of a job: it finishes, with the counts of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -89,8 +89,16 @@ def kill_redis(stack: Stack, client: Client, job_id: str) -> None:
     stack.kill("redis")
 
 
+def stop_trainer(stack: Stack, client: Client, job_id: str) -> None:
+    """As a deployment does it: told to stop, started anew."""
+    await_event(client, job_id, lambda event: event["type"] == "train.started")
+    stack.process("trainer1").terminate()
+    await_event(client, job_id, lambda event: event["type"] == "chunk.returned")
+
+
 @pytest.mark.parametrize(
-    "kill", [kill_generator, kill_training_child, kill_trainer, kill_evaluator, kill_redis]
+    "kill",
+    [kill_generator, kill_training_child, kill_trainer, kill_evaluator, kill_redis, stop_trainer],
 )
 def test_a_killed_process_costs_no_result(
     kill: Callable[[Stack, Client, str], None],

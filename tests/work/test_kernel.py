@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis import Redis
 from sqlalchemy import func, select, text
+from sqlalchemy.exc import OperationalError
 
-from selftaught.artifacts import resolve
+from selftaught.artifacts import publish_rows, resolve
 from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Chunk, Iteration, Outbox, Stage
+from selftaught.inference import EngineUnavailable
 from selftaught.work import kernel, pipeline, relay
 from selftaught.work.kernel import JobFailure, Lease, LeaseLost, Result
 from selftaught.work.worker import run_one
+from tests.conftest import Servers
 from tests.work.helpers import (
     HANDLERS,
     chunk,
@@ -262,7 +268,9 @@ def test_cancel_closes_a_job_whose_worker_died() -> None:
     assert job(job_id).state == "cancelled"
 
 
-def test_the_outbox_is_written_with_the_chunk_and_forgotten_chunks_ring_again() -> None:
+def test_the_outbox_is_written_with_the_chunk_and_forgotten_chunks_ring_again(
+    database: Servers,
+) -> None:
     job_id = make_job()
     (chunk_id,) = ready(job_id)
 
@@ -274,13 +282,103 @@ def test_the_outbox_is_written_with_the_chunk_and_forgotten_chunks_ring_again() 
     with transaction() as session:
         session.execute(relay.TAKE)  # a relay that dies before it sends
     assert outbox() == []
-    relay.rering()
+    redis = Redis.from_url(database.redis_url)
+    redis.delete("trainer")
+    relay.rering(redis)
     assert outbox() == [], "too early"
     with transaction() as session:
         session.execute(text("UPDATE chunks SET rung_at = now() - interval '1 hour'"))
-    relay.rering()
-    relay.rering()
+    redis.rpush("trainer", "a message")
+    relay.rering(redis)
+    assert outbox() == [], "it may be among those that wait"
+    redis.delete("trainer")
+    relay.rering(redis)
+    relay.rering(redis)
     assert outbox() == [chunk_id], "once, not twice"
+
+
+def test_a_stopping_worker_gives_its_chunk_back_uncounted() -> None:
+    job_id = make_job()
+    (chunk_id,) = ready(job_id)
+    lease = claimed(chunk_id)
+    kernel.hand_back(lease)
+    assert lease.lost.is_set()
+    assert (chunk(chunk_id).state, chunk(chunk_id).attempt) == ("ready", 0)
+    assert events(job_id)[-1].type == "chunk.returned"
+    assert kernel.finish(lease, Result()) is False, "what it still finishes is discarded"
+    other = claimed(chunk_id)
+    kernel.hand_back(lease)
+    assert chunk(chunk_id).lock_token == other.token, "not its to give back any more"
+
+
+def test_an_endpoint_that_is_away_is_asked_again_later() -> None:
+    job_id = make_job()
+
+    def away(_lease: Lease) -> Result:
+        raise EngineUnavailable("nobody there")
+
+    (chunk_id,) = ready(job_id)
+    run_one(chunk_id, "test", with_run("register", away))
+    held = chunk(chunk_id)
+    assert held.state == "ready" and held.rung_at is not None
+    assert held.rung_at > pipeline.now() + dt.timedelta(seconds=30)
+    told = events(job_id)[-1]
+    assert told.type == "chunk.requeued" and told.data["delay_seconds"] == 60
+
+
+def test_a_result_waits_until_postgres_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = make_job()
+    drain(job_id, until="select")
+    (chunk_id,) = ready(job_id)
+    real, tries = kernel.finish, 0
+
+    def finish(*args: Any) -> bool:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise OperationalError("COMMIT", {}, Exception("server closed the connection"))
+        return real(*args)
+
+    monkeypatch.setattr(kernel, "finish", finish)
+    assert run_one(chunk_id, "test", HANDLERS) is True
+    assert tries == 2 and chunk(chunk_id).state == "succeeded"
+
+
+def test_a_result_published_twice_is_published_once_and_keeps_its_file() -> None:
+    """The connection broke after the commit: the holder cannot know, and tries again."""
+    job_id = make_job()
+    drain(job_id, until="select")
+    lease = claimed(ready(job_id)[0])
+    result = HANDLERS["select"].run(lease)
+    assert kernel.finish(lease, result) is True
+    assert kernel.finish(lease, result) is False
+    assert result.artifact is not None and resolve(result.artifact.path).exists()
+
+
+def test_a_lost_event_is_not_a_lost_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = make_job()
+    lease = claimed(ready(job_id)[0])
+
+    def away(*_: object) -> None:
+        raise OperationalError("INSERT", {}, Exception("server closed the connection"))
+
+    monkeypatch.setattr(kernel, "emit", away)
+    lease.say("noise", {})
+    monkeypatch.undo()
+    assert kernel.renew(lease) is True, "the work goes on"
+
+
+def test_a_single_held_out_pair_cannot_both_choose_and_promote() -> None:
+    job_id = make_job()
+
+    def one_pair(lease: Lease) -> Result:
+        rows = [{"n": 0}] if lease.chunk_id.endswith(".0") else []
+        return Result(artifact=publish_rows("pair", lease.path("pair"), rows))
+
+    drain(job_id, with_run("pair", one_pair))
+    failed = job(job_id)
+    assert failed.error is not None
+    assert failed.error["code"] == "no_usable_rows" and "'validate'" in failed.error["detail"]
 
 
 def test_an_artifact_is_whole_or_absent(tmp_path: Path) -> None:
