@@ -1,0 +1,34 @@
+"""Published benchmarks: how their rows are read, what a judge is asked, how it is scored.
+
+Every benchmark has two scorings. `official` follows its own published script to the letter, with
+whatever that script draws at random drawn from a recorded seed. `strict` asks in both orders and
+counts a pair as right only if it is right in both.
+"""
+
+from services.evaluator.benchmarks.base import (
+    SCORINGS,
+    Answer,
+    BadRow,
+    Benchmark,
+    Example,
+    Judgments,
+    Score,
+    Scoring,
+    Shown,
+)
+from services.evaluator.benchmarks.catalogue import BENCHMARKS, find, load
+
+__all__ = [
+    "BENCHMARKS",
+    "SCORINGS",
+    "Answer",
+    "BadRow",
+    "Benchmark",
+    "Example",
+    "Judgments",
+    "Score",
+    "Scoring",
+    "Shown",
+    "find",
+    "load",
+]
