@@ -6,7 +6,7 @@ import datetime as dt
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Contract(BaseModel):
@@ -49,7 +49,15 @@ class JudgeSettings(Contract):
     """How the current judge is sampled: N judgments per order, both orders."""
 
     template: str = Field("mt-bench", description="Judge template by name.")
-    samples: int = Field(15, ge=1, le=64, description="Judgments per pair and order (N).")
+    samples: int = Field(15, ge=1, le=64, description="Judgments per pair and order (N), at most.")
+    need: Literal["all", "right", "right_and_wrong"] = Field(
+        "all",
+        description="When an input (a pair in one order) has enough judgments: 'all' N, as in the "
+        "paper; as soon as one is 'right'; as soon as one is right and one is not (for DPO).",
+    )
+    wave: int = Field(
+        4, ge=1, le=64, description="Judgments asked for at once while an input needs more."
+    )
     sampling: SamplingSettings = Field(
         default_factory=lambda: SamplingSettings(temperature=0.7, top_p=0.9, max_tokens=4096)
     )
@@ -142,6 +150,16 @@ class Recipe(Contract):
     gate: GateSettings = Field(default_factory=GateSettings)
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
+
+    @model_validator(mode="after")
+    def _samples_suffice(self) -> Recipe:
+        curate = self.curate
+        if self.judge.need != "all" and (curate.label != "constructed" or curate.min_share > 0):
+            raise ValueError(
+                "judge.need: only 'all' goes with curate.min_share and with labels that are not "
+                "'constructed': they look at all N judgments"
+            )
+        return self
 
 
 # ---------------------------------------------------------------- states

@@ -133,7 +133,9 @@ class LocalEngine:
         copies = [request.n for request in requests]
         owner = np.repeat(np.arange(len(requests)), copies)
         seeds = np.array([request.seed for request in requests], dtype=np.uint64)[owner]
-        samples = np.concatenate([np.arange(n, dtype=np.uint64) for n in copies])
+        samples = np.concatenate(
+            [np.arange(r.first, r.first + r.n, dtype=np.uint64) for r in requests]
+        )
         room = np.array([self._context - len(prompt) for prompt in prompts])[owner]
         limit = np.minimum(room, sampling.max_tokens)
         written: list[list[int]] = [[] for _ in owner]

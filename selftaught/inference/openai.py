@@ -68,7 +68,7 @@ class OpenAIEngine:
         bodies = [
             self._body(request, sample, sampling)
             for request in requests
-            for sample in range(request.n)
+            for sample in range(request.first, request.first + request.n)
         ]
         done: list[Completion | EngineRefused] = [EngineRefused(0, "not asked")] * len(bodies)
         waiting = iter(range(len(bodies)))

@@ -23,11 +23,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Request:
-    """A conversation to continue `n` times; sample i depends on (seed, i) only."""
+    """A conversation to continue `n` times: samples first .. first+n-1.
+
+    A sample depends on (seed, its number) only, so asking for it later gives the same.
+    """
 
     messages: Sequence[Message]
     seed: int
     n: int = 1
+    first: int = 0
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,10 @@ class Scripted:
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
         self.calls.append((list(requests), sampling))
-        return [[self._one(request, i) for i in range(request.n)] for request in requests]
+        return [
+            [self._one(request, request.first + i) for i in range(request.n)]
+            for request in requests
+        ]
 
     def close(self) -> None:
         pass

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from selftaught.contracts import JudgeSettings
+import pytest
+
+from selftaught.contracts import JudgeSettings, Recipe
 from selftaught.judging import load_judge_template
 from services.generator.judge import judge_pairs
 from tests.generator.scripted import Scripted
@@ -69,3 +71,58 @@ def test_all_samples_of_a_prompt_are_one_request() -> None:
     [(requests, sampling)] = engine.calls
     assert [request.n for request in requests] == [5] * 8
     assert sampling == JudgeSettings().sampling
+
+
+def by_sample(right_from: int) -> Callable[[str, int, int], str]:
+    """Wrong, or a tie, or nothing, before sample `right_from`; right from there on."""
+
+    def script(shown: str, seed: int, sample: int) -> str:
+        right, wrong = ("[[A]]", "[[B]]") if shows_good_first(shown) else ("[[B]]", "[[A]]")
+        return right if sample >= right_from else (wrong, "[[C]]", "who knows")[sample % 3]
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("need", "right_from", "sampled"),
+    [
+        ("all", 0, 7),
+        ("right", 0, 2),  # the first wave has one
+        ("right", 2, 4),
+        ("right", 5, 6),
+        ("right", 99, 7),  # never: all N, the last wave is short
+        ("right_and_wrong", 0, 7),  # nothing wrong ever comes
+        ("right_and_wrong", 1, 2),
+        ("right_and_wrong", 3, 4),
+    ],
+)
+def test_an_input_is_asked_until_it_has_what_it_needs(
+    need: str, right_from: int, sampled: int
+) -> None:
+    settings = JudgeSettings.model_validate({"samples": 7, "need": need, "wave": 2})
+    judged = judge_pairs(PAIRS, Scripted(by_sample(right_from)), TEMPLATE, settings, seed=1)
+    assert judged.counts["judgments_sampled"] == 8 * sampled
+    assert judged.counts["judgments_spared"] == 8 * (7 - sampled)
+    assert [row["sample"] for row in judged.rows[:sampled]] == list(range(sampled))
+
+
+def test_adaptive_judgments_are_the_first_ones_of_a_full_run() -> None:
+    def script(shown: str, seed: int, sample: int) -> str:
+        return f"{seed} {sample} [[{'AB'[(seed >> sample) % 2]}]]"
+
+    def judge(need: str) -> list[dict[str, Any]]:
+        settings = JudgeSettings.model_validate({"samples": 9, "need": need, "wave": 2})
+        return judge_pairs(PAIRS, Scripted(script), TEMPLATE, settings, seed=3).rows
+
+    full, adaptive = judge("all"), judge("right")
+    assert len(adaptive) < len(full)
+    assert [row for row in full if row in adaptive] == adaptive
+    for pair in {(row["pair_id"], row["order"]) for row in full}:
+        mine = [row for row in adaptive if (row["pair_id"], row["order"]) == pair]
+        assert any(row["verdict"] == row["label"] for row in mine) or len(mine) == 9
+
+
+def test_filters_that_look_at_all_judgments_need_all() -> None:
+    for curate in ({"label": "majority"}, {"label": "random"}, {"min_share": 0.5}):
+        with pytest.raises(ValueError, match=r"judge\.need"):
+            Recipe.model_validate({"judge": {"need": "right"}, "curate": curate})

@@ -82,6 +82,8 @@ def test_sample_i_is_the_same_however_many_there_are(engine: LocalEngine) -> Non
         engine.generate([ask("hello", 9, 6)], WARM),
     )
     assert many[0][:2] == few[0]
+    later = Request(ask("hello", 9).messages, 9, 3, first=2)
+    assert engine.generate([later], WARM)[0] == many[0][2:5], "asked for later, the same"
     assert len({c.text for c in many[0]}) > 1
     assert engine.generate([ask("hello", 10, 2)], WARM) != few
 

@@ -43,6 +43,8 @@ def test_seeds_are_stable_and_depend_on_nothing_else(server: StandIn) -> None:
     first = client(server).generate([ask("a", 5, 2), ask("b", 6)], SAMPLING)
     again = client(server, window=1).generate([ask("b", 6), ask("a", 5, 2)], SAMPLING)
     assert first == again[::-1]
+    later = Request(ask("a", 5).messages, 5, 1, first=1)
+    assert client(server).generate([later], SAMPLING)[0] == first[0][1:]
     assert all(0 <= body["seed"] < 2**31 for body in server.bodies)
 
 
