@@ -24,8 +24,9 @@ def invalid_recipe(error: ValidationError, overrides: dict[str, Any]) -> Refused
     """422 naming each wrong setting by its path, under `overrides` if it was set there."""
     errors = field_errors(error.errors(include_url=False, include_context=False))
     for item, raw in zip(errors, error.errors(include_url=False), strict=True):
-        place = "overrides" if _is_set(overrides, raw["loc"]) else "recipe"
-        item["field"] = f"{place}.{item['field']}"
+        place = "overrides" if raw["loc"] and _is_set(overrides, raw["loc"]) else "recipe"
+        # A rule between several settings has no path of its own; its message names them.
+        item["field"] = f"{place}.{item['field']}" if raw["loc"] else place
     detail = f"{errors[0]['field']}: {errors[0]['message']}"
     return Refused(422, "invalid_recipe", detail, param=errors[0]["field"], errors=errors)
 

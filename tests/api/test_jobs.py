@@ -61,6 +61,12 @@ def test_a_job_is_planned_in_the_transaction_that_makes_it(client: TestClient) -
         ),
         ({"overrides": {"seed": -1}}, 422, "invalid_recipe", "overrides.seed"),
         ({"recipe": {"judge": {"samples": 0}}}, 422, "invalid_recipe", "recipe.judge.samples"),
+        (
+            {"overrides": {"judge": {"need": "right"}, "curate": {"label": "random"}}},
+            422,
+            "invalid_recipe",
+            "recipe",
+        ),
         ({"overrides": {"jugde": {}}}, 422, "invalid_recipe", "overrides.jugde"),
         ({"overrides": {"validate": {"instructions": 5}}}, 422, "dataset_too_small", "dataset"),
         ({"model": "Bad Name"}, 422, "invalid_request", "model"),
