@@ -3,8 +3,11 @@
     make proof        (goes on where an earlier run in the same home was stopped)
 
 Every run is a job on the embedded stack, over HTTP, with the shipped seed and the shipped test set,
-which nothing was trained or tuned on. Four arms, three loop seeds each, equal training tokens:
-the default recipe, the paper's filter, and two controls whose labels are wrong on purpose.
+which nothing was trained or tuned on. The default's filter and the paper's, and under each the loop
+and four controls, three loop seeds each, on equal training tokens: random labels, the judge's own
+majority as the label, no labels (the paper's filter then keeps judgments as they come; the
+default's keeps its demand that both orders agree), and one round on the instructions and the
+training tokens of all five iterations.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -32,17 +36,30 @@ HOME = Path(os.environ.get("SELFTAUGHT_HOME", ROOT / ".selftaught" / "proof")).r
 WORLD = Path(str(files("seeds"))) / "smallworld" / "data"
 SEEDS = (0, 1, 2)
 AT_ONCE = 3  # jobs, so that no core waits while one job changes stages
-PAPER = {"both_orders": False, "agree": False, "min_share": 0.0}
-ARMS: dict[str, Json] = {
+FILTERS: dict[str, Json] = {
     "default": {},
-    "paper's filter": {"curate": PAPER},
-    "control: random labels": {"curate": {**PAPER, "label": "random"}},
-    "control: own majority verdict": {"curate": {**PAPER, "label": "majority"}},
+    "paper's filter": {"both_orders": False, "agree": False, "min_share": 0.0},
 }
+ONE_ROUND: Json = {"iterations": 1, "pair": {"instructions": 5 * 2700}, "train": {"steps": 5 * 700}}
+"""The instructions and the training tokens of all five iterations of the quickstart, at once."""
+
+
+def arms() -> dict[str, Json]:
+    """Every arm's overrides of the quickstart: the loop and its controls, under both filters."""
+    found: dict[str, Json] = {name: {"curate": curate} for name, curate in FILTERS.items()}
+    for name, curate in FILTERS.items():
+        found[f"{name}, random labels"] = {"curate": {**curate, "label": "random"}}
+        found[f"{name}, own majority"] = {"curate": {**curate, "label": "majority"}}
+        found[f"{name}, no labels"] = {"curate": {**curate, "label": "none"}}
+        found[f"{name}, one round"] = {"curate": curate, **ONE_ROUND}
+    return found
+
+
+ARMS = arms()
 MARK = "<!-- written by hand from here on; `make proof` leaves it alone -->"
 TODO = [
-    *(f"{arm}/{seed}" for arm in ("default", "paper's filter") for seed in SEEDS),
-    *(f"{arm}/{seed}" for seed in SEEDS for arm in ARMS if arm.startswith("control")),
+    *(f"{arm}/{seed}" for arm in FILTERS for seed in SEEDS),
+    *(f"{arm}/{seed}" for seed in SEEDS for arm in ARMS if arm not in FILTERS),
 ]
 console = Console(highlight=False, soft_wrap=True)
 
@@ -101,7 +118,7 @@ def start(client: Client, known: dict[str, str], name: str) -> str:
         labelled_dataset=known["test"],
         recipe="quickstart",
         overrides={"seed": int(seed), **ARMS[arm]},
-        model=name.replace("control: ", "").replace("'s", "").replace(" ", "-").replace("/", "-"),
+        model=re.sub("[^a-z0-9]+", "-", name),
     )
     return str(job["id"])
 
@@ -130,7 +147,7 @@ def collect(client: Client, job_id: str) -> list[Json]:
 def render(results: dict[str, list[Json]]) -> str:
     """The page: means over loop seeds, every run, and how it was made."""
     first = next(iter(results.values()))
-    numbers = range(len(first))
+    numbers = range(max(len(run) for run in results.values()))
     seed_error = 1 - first[0]["strict_accuracy"]
     lines = [
         "# Results: the loop on the small world",
@@ -139,14 +156,15 @@ def render(results: dict[str, list[Json]]) -> str:
         f"{sum(1 for _ in (WORLD / 'test.jsonl').open())} labelled pairs, made with a corruption "
         "that the seed never saw; no training touched them and no choice was tuned on them. "
         "The same seed model in every run; every iteration trains from the seed on the same number "
-        f"of tokens. {len(results)} of {len(TODO)} runs are finished. How seed, settings and test "
+        "of tokens, and one round on as many as five iterations together. "
+        f"{len(results)} of {len(TODO)} runs are finished. How seed, settings and test "
         "set came about: [seeds/README.md](../seeds/README.md), Splits.",
         "",
         "## Mean over loop seeds",
         "",
         "| arm | loop seeds | "
         + " | ".join("seed" if n == 0 else str(n) for n in numbers)
-        + " | error falls by | tokens trained per iteration |",
+        + " | error falls by | tokens trained in all |",
         "|---|" + "---|" * (len(numbers) + 3),
     ]
     for arm in ARMS:
@@ -154,10 +172,12 @@ def render(results: dict[str, list[Json]]) -> str:
         runs = [results[name] for name in names if name in results]
         if not runs:
             continue
-        means = [statistics.mean(run[n]["strict_accuracy"] for run in runs) for n in numbers]
+        means = [statistics.mean(column) for column in zip(*map(accuracies, runs), strict=True)]
         fall = 1 - (1 - means[-1]) / seed_error
-        tokens = statistics.mean(row["train_tokens"] for run in runs for row in run[1:])
-        cells = " | ".join(f"{mean:.4f}" for mean in means)
+        tokens = statistics.mean(sum(row["train_tokens"] for row in run) for run in runs)
+        cells = " | ".join(
+            [*(f"{mean:.4f}" for mean in means), *[""] * (len(numbers) - len(means))]
+        )
         lines.append(f"| {arm} | {len(runs)} | {cells} | **{fall:.1%}** | {tokens:,.0f} |")
     lines += [
         "",
@@ -187,6 +207,10 @@ def render(results: dict[str, list[Json]]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def accuracies(run: list[Json]) -> list[float]:
+    return [row["strict_accuracy"] for row in run]
 
 
 def commit() -> str:

@@ -66,10 +66,10 @@ class JudgeSettings(Contract):
 class CurateSettings(Contract):
     """Which judgments become training examples."""
 
-    label: Literal["constructed", "majority", "random"] = Field(
+    label: Literal["constructed", "majority", "random", "none"] = Field(
         "constructed",
         description="What a verdict is compared with. 'constructed' is the method; 'majority' (the "
-        "judge's own majority) and 'random' are controls.",
+        "judge's own majority), 'random' and 'none' (every verdict passes) are controls.",
     )
     min_share: float = Field(
         0.0, ge=0, le=1, description="Keep an input only if this share of its samples is right."

@@ -3,7 +3,8 @@
 An input is a pair in one order. Kept are judgments whose verdict equals the label; of each input
 `per_input` at random; then as many with label A as with label B. Source: Wang et al. 2024, arXiv
 2408.02666, section 3; `both_orders` and `agree` are stricter options of ours, and the labels
-`majority` and `random` are controls. Two passes over the files: memory holds ids and positions.
+`majority`, `random` and `none` (each judgment's own verdict: no rejection at all) are controls. Two
+passes over the files: memory holds ids and positions.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ class Input:
 
     verdicts: list[Verdict] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
-    label: Verdict = Verdict.UNPARSABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +85,14 @@ def curate(
         chosen = _choose(inputs, settings, seed, counts)
         where = {row["id"]: position for position, row in pair_shelf.walk()}
 
-        for (pair_id, order), label, candidate in chosen:
+        for (pair_id, order), candidate in chosen:
             pair = pair_shelf.fetch(where[pair_id])
             text = shelf.fetch(candidate.position)["text"]
             keep(
                 {
                     "pair_id": pair_id,
                     "order": order,
-                    "label": label.value,
+                    "label": candidate.verdict.value,
                     "prompt": template.show(pair, order),
                     "completion": [{"role": "assistant", "content": text}],
                 }
@@ -100,9 +100,9 @@ def curate(
     counts["kept"] = len(chosen)
     lengths = {
         "all": _mean(tokens_all, counts["judgments"]),
-        "kept": _mean_tokens([c for _, _, c in chosen]),
-        "kept_a": _mean_tokens([c for _, label, c in chosen if label is Verdict.A]),
-        "kept_b": _mean_tokens([c for _, label, c in chosen if label is Verdict.B]),
+        "kept": _mean_tokens([c for _, c in chosen]),
+        "kept_a": _mean_tokens([c for _, c in chosen if c.verdict is Verdict.A]),
+        "kept_b": _mean_tokens([c for _, c in chosen if c.verdict is Verdict.B]),
     }
     return dict(counts), {"mean_completion_tokens": lengths}
 
@@ -110,15 +110,15 @@ def curate(
 def _filter(
     inputs: dict[Key, Input], settings: CurateSettings, seed: int, counts: Counter[str]
 ) -> None:
-    """Give each input its label and leave only its right judgments."""
+    """Leave each input only its right judgments: from here on a verdict is its label."""
     for key, entry in inputs.items():
-        label = _label(key, entry, settings, seed)
-        if label is None:
-            counts["dropped_no_label"] += 1
-            entry.candidates = []
-            continue
-        entry.label = label
-        entry.candidates = [c for c in entry.candidates if c.verdict is label]
+        if settings.label != "none":
+            label = _label(key, entry, settings, seed)
+            if label is None:
+                counts["dropped_no_label"] += 1
+                entry.candidates = []
+                continue
+            entry.candidates = [c for c in entry.candidates if c.verdict is label]
         right = len(entry.candidates)
         counts["judgments_right"] += right
         if not right:
@@ -154,7 +154,7 @@ def _match_orders(inputs: dict[Key, Input], settings: CurateSettings, counts: Co
             counts["dropped_disagree"] += not entry.candidates
 
 
-Chosen = tuple[Key, Verdict, Candidate]
+Chosen = tuple[Key, Candidate]
 
 
 def _choose(
@@ -168,11 +168,11 @@ def _choose(
             pool = _of_one_answer(inputs, key, seed)
         rng = random.Random(stable_seed(seed, "keep", *key))
         drawn = rng.sample(pool, min(settings.per_input, len(pool)))
-        chosen += [(key, entry.label, candidate) for candidate in drawn]
+        chosen += [(key, candidate) for candidate in drawn]
     chosen.sort(key=_shuffled(seed))
     by_label: dict[Verdict, list[Chosen]] = {Verdict.A: [], Verdict.B: []}
     for item in chosen:
-        by_label[item[1]].append(item)
+        by_label[item[1].verdict].append(item)
     if settings.balance:
         fewest = min(len(items) for items in by_label.values())
         counts["dropped_balance"] = len(chosen) - 2 * fewest
@@ -189,7 +189,7 @@ def _of_one_answer(inputs: dict[Key, Input], key: Key, seed: int) -> list[Candid
 
 
 def _shuffled(seed: int) -> Callable[[Chosen], tuple[int, Key, jsonl.Position]]:
-    return lambda item: (stable_seed(seed, "order", *item[0]), item[0], item[2].position)
+    return lambda item: (stable_seed(seed, "order", *item[0]), item[0], item[1].position)
 
 
 def _answer(text: str) -> int:

@@ -169,6 +169,14 @@ def test_control_random_labels_are_seeded_and_independent_of_the_truth(tmp_path:
     assert run(tmp_path, votes, label="random", balance=False)[0] == kept
 
 
+def test_control_none_lets_every_verdict_pass_as_its_own_label(tmp_path: Path) -> None:
+    votes = {(0, "AB"): "B", (0, "BA"): "A", (1, "AB"): "TU", (2, "AB"): "AU", (2, "BA"): "T"}
+    kept, counts, _ = run(tmp_path, votes, label="none", balance=False)
+    said = {(row["pair_id"], row["order"]): row["label"] for row in kept}
+    assert said == {("p0", "AB"): "B", ("p0", "BA"): "A", ("p2", "AB"): "A"}
+    assert counts["judgments_right"] == 3 and counts["dropped_none_right"] == 2
+
+
 def test_report_of_lengths(tmp_path: Path) -> None:
     _, _, report = run(tmp_path, {(0, "AB"): "BBA", (0, "BA"): "BAA"})
     assert report["mean_completion_tokens"] == {
