@@ -29,12 +29,12 @@ from selftaught.database.tables import (
 )
 from selftaught.ids import new_id
 from selftaught.judging import load_judge_template
+from selftaught.judging.scoring import merge_counts, score_pairs, summarise
 from selftaught.versions import open_version
 from selftaught.work.events import emit
 from selftaught.work.kernel import Lease, Result
 from selftaught.work.worker import Handler, make_app
 from services.evaluator.gate import decide
-from services.evaluator.scoring import merge_counts, score_pairs, summarise
 
 Summaries = dict[str, dict[str, Any]]  # set -> summary
 

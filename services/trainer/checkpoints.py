@@ -13,7 +13,7 @@ from typing import Any
 
 from selftaught.jsonl import Row
 from selftaught.judging import JudgeTemplate
-from services.evaluator.scoring import score_pairs, summarise
+from selftaught.judging.scoring import score_pairs, summarise
 
 
 @dataclass(frozen=True)

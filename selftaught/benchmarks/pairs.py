@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from selftaught.judging import Verdict
-from services.evaluator.benchmarks.base import (
+from selftaught.benchmarks.base import (
     BadRow,
     Benchmark,
     Example,
@@ -18,13 +17,14 @@ from services.evaluator.benchmarks.base import (
     Score,
     Scoring,
 )
-from services.evaluator.benchmarks.pairwise import (
+from selftaught.benchmarks.pairwise import (
     one_order,
     one_order_points,
     points_score,
     pooled,
     strict_score,
 )
+from selftaught.judging import Verdict
 
 NAME = "pairs"
 

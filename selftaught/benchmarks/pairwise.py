@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from selftaught.judging import Verdict, swap
-from services.evaluator.benchmarks.base import (
+from selftaught.benchmarks.base import (
     AB,
     BA,
     Example,
@@ -19,8 +18,9 @@ from services.evaluator.benchmarks.base import (
     Shown,
     drawn_order,
 )
-from services.evaluator.scoring import count_pair
-from services.evaluator.statistics import Array, Sums, Unit, added, bootstrap, ratio
+from selftaught.benchmarks.statistics import Array, Sums, Unit, added, bootstrap, ratio
+from selftaught.judging import Verdict, swap
+from selftaught.judging.scoring import count_pair
 
 Weigh = Callable[[Mapping[str, Array], Mapping[str, Array]], dict[str, Array]]
 """(subset -> mean, subset -> number of examples) -> named totals."""

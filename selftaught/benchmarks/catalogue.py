@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 
-from services.evaluator.benchmarks import (
+from selftaught.benchmarks import (
     helpsteer2,
     judgebench,
     llmbar,
@@ -17,7 +17,7 @@ from services.evaluator.benchmarks import (
     rewardbench,
     rewardbench2,
 )
-from services.evaluator.benchmarks.base import BadRow, Benchmark, Example, NumberedRow, Row
+from selftaught.benchmarks.base import BadRow, Benchmark, Example, NumberedRow, Row
 
 BENCHMARKS: dict[str, Benchmark] = {
     one.name: one

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from selftaught.judging import Verdict, swap
-from services.evaluator.benchmarks.base import (
+from selftaught.benchmarks.base import (
     AB,
     BA,
     BadRow,
@@ -22,13 +21,14 @@ from services.evaluator.benchmarks.base import (
     Score,
     Scoring,
 )
-from services.evaluator.benchmarks.pairwise import (
+from selftaught.benchmarks.pairwise import (
     both_orders,
     points_score,
     pooled,
     right_in,
     strict_score,
 )
+from selftaught.judging import Verdict, swap
 
 NAME = "llmbar"
 LABELS = {1: Verdict.A, 2: Verdict.B}

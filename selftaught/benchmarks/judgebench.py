@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from selftaught.judging import Verdict, swap
-from services.evaluator.benchmarks.base import (
+from selftaught.benchmarks.base import (
     AB,
     BA,
     BadRow,
@@ -22,12 +21,13 @@ from services.evaluator.benchmarks.base import (
     Score,
     Scoring,
 )
-from services.evaluator.benchmarks.pairwise import (
+from selftaught.benchmarks.pairwise import (
     both_orders,
     points_score,
     pooled,
     strict_score,
 )
+from selftaught.judging import Verdict, swap
 
 NAME = "judgebench"
 SOURCES = ("mmlu-pro", "livebench-reasoning", "livebench-math", "livecodebench")

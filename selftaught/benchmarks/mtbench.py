@@ -13,8 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from selftaught.judging import Verdict, swap
-from services.evaluator.benchmarks.base import (
+from selftaught.benchmarks.base import (
     AB,
     BA,
     BadRow,
@@ -26,8 +25,9 @@ from services.evaluator.benchmarks.base import (
     Score,
     Scoring,
 )
-from services.evaluator.benchmarks.pairwise import both_orders
-from services.evaluator.statistics import Array, Sums, Unit, bootstrap, ratio
+from selftaught.benchmarks.pairwise import both_orders
+from selftaught.benchmarks.statistics import Array, Sums, Unit, bootstrap, ratio
+from selftaught.judging import Verdict, swap
 
 NAME = "mtbench-human"
 WINNERS = ("model_a", "model_b", "tie", "tie (inconsistent)", "tie (bothbad)")

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from selftaught.judging import load_judge_template
-from services.evaluator.benchmarks import (
+from selftaught.benchmarks import (
     Answer,
     BadRow,
     Benchmark,
@@ -22,9 +21,10 @@ from services.evaluator.benchmarks import (
     find,
     load,
 )
-from services.evaluator.benchmarks.base import drawn_order
-from services.evaluator.benchmarks.rewardbench import SECTIONS
-from services.evaluator.benchmarks.rewardbench2 import four
+from selftaught.benchmarks.base import drawn_order
+from selftaught.benchmarks.rewardbench import SECTIONS
+from selftaught.benchmarks.rewardbench2 import four
+from selftaught.judging import load_judge_template
 
 Row = dict[str, Any]
 TEMPLATE = load_judge_template("mt-bench")

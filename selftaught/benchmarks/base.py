@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from selftaught.benchmarks.statistics import Estimate
 from selftaught.hashing import stable_seed
 from selftaught.judging import JudgeTemplate, Verdict, parse_verdict
-from services.evaluator.statistics import Estimate
 
 Scoring = Literal["official", "strict"]
 SCORINGS: tuple[Scoring, ...] = ("official", "strict")

@@ -5,7 +5,7 @@ whatever that script draws at random drawn from a recorded seed. `strict` asks i
 counts a pair as right only if it is right in both.
 """
 
-from services.evaluator.benchmarks.base import (
+from selftaught.benchmarks.base import (
     SCORINGS,
     Answer,
     BadRow,
@@ -16,7 +16,7 @@ from services.evaluator.benchmarks.base import (
     Scoring,
     Shown,
 )
-from services.evaluator.benchmarks.catalogue import BENCHMARKS, find, load
+from selftaught.benchmarks.catalogue import BENCHMARKS, find, load
 
 __all__ = [
     "BENCHMARKS",

@@ -16,9 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from selftaught.hashing import stable_seed
-from selftaught.judging import Verdict
-from services.evaluator.benchmarks.base import (
+from selftaught.benchmarks.base import (
     BadRow,
     Benchmark,
     Example,
@@ -28,7 +26,9 @@ from services.evaluator.benchmarks.base import (
     Scoring,
     Shown,
 )
-from services.evaluator.statistics import Array, Sums, Unit, added, bootstrap, ratio
+from selftaught.benchmarks.statistics import Array, Sums, Unit, added, bootstrap, ratio
+from selftaught.hashing import stable_seed
+from selftaught.judging import Verdict
 
 NAME = "rewardbench2"
 TIES = "Ties"

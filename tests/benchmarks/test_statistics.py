@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.evaluator.statistics import Unit, bootstrap, compare, mcnemar, ratio
+from selftaught.benchmarks.statistics import Unit, bootstrap, compare, mcnemar, ratio
 
 
 def share(values: list[float], seed: int = 0) -> tuple[float, float, float]:

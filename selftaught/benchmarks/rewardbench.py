@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from selftaught.judging import Verdict
-from services.evaluator.benchmarks.base import (
+from selftaught.benchmarks.base import (
     BadRow,
     Benchmark,
     Example,
@@ -20,13 +19,14 @@ from services.evaluator.benchmarks.base import (
     Score,
     Scoring,
 )
-from services.evaluator.benchmarks.pairwise import (
+from selftaught.benchmarks.pairwise import (
     one_order,
     one_order_points,
     points_score,
     strict_score,
 )
-from services.evaluator.statistics import Array, added
+from selftaught.benchmarks.statistics import Array, added
+from selftaught.judging import Verdict
 
 NAME = "rewardbench"
 SECTIONS: dict[str, dict[str, int]] = {

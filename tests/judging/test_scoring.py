@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selftaught.judging import Verdict, load_judge_template
-from services.evaluator.scoring import (
+from selftaught.judging.scoring import (
     count_pair,
     judge_outcomes,
     merge_counts,

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
-from selftaught.judging import Verdict
-from services.evaluator.benchmarks.base import (
+from selftaught.benchmarks.base import (
     AB,
     BA,
     BadRow,
@@ -23,13 +22,14 @@ from services.evaluator.benchmarks.base import (
     Score,
     Scoring,
 )
-from services.evaluator.benchmarks.pairwise import (
+from selftaught.benchmarks.pairwise import (
     both_orders,
     points_score,
     pooled,
     right_in,
     strict_score,
 )
+from selftaught.judging import Verdict
 
 NAME = "helpsteer2"
 
