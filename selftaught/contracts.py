@@ -206,10 +206,14 @@ class Page(BaseModel, Generic[T]):
     has_more: bool
 
 
+DatasetKind = Literal["instructions", "labelled", "benchmark"]
+
+
 class DatasetOut(BaseModel):
     id: str
     name: str
-    kind: Literal["instructions", "labelled"]
+    kind: DatasetKind
+    benchmark: str | None = Field(description="Which one, of kind 'benchmark'.")
     rows: int
     bytes: int
     sha256: str
@@ -236,11 +240,12 @@ class JobIn(Contract):
 
 class JobOut(BaseModel):
     id: str
+    kind: Literal["loop", "registration", "evaluation"]
     state: State
     model: str
-    dataset: str
+    dataset: str | None
     labelled_dataset: str | None
-    recipe: dict[str, Any]
+    recipe: dict[str, Any] = Field(description="All settings; of an evaluation, its own.")
     current_iteration: int | None
     iterations_done: int
     error: Problem | None
@@ -326,6 +331,103 @@ class AliasIn(Contract):
 
     version: int = Field(ge=0)
     reason: str = Field("manual", max_length=500)
+
+
+# ---------------------------------------------------------------- templates and evaluations
+
+
+class TemplateOut(BaseModel):
+    name: str
+    kind: Literal["judge", "modify", "best-of-four", "rating"]
+    sha256: str = Field(description="Of the content; the name does not count.")
+    shipped: bool
+    content: dict[str, Any]
+
+
+class RegistrationIn(Contract):
+    """POST /v1/models: a base model becomes a version as it is, to be evaluated or to judge."""
+
+    base_model: str = Field(description="A base model the operator allows, by name.")
+    inference: str = Field("local", description="'local' or the name of an operator's endpoint.")
+    name: str | None = Field(
+        None, pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Default: the base model's."
+    )
+    template: str = Field("mt-bench", description="Judge template by name.")
+    max_tokens: int = Field(1024, ge=1, description="Length limit of a judgment (tokens).")
+    sampling: SamplingSettings = Field(
+        default_factory=lambda: SamplingSettings(temperature=0.7, top_p=0.9),
+        description="How votes are sampled where more than one is asked for.",
+    )
+
+
+Scoring = Literal["strict", "official"]
+
+
+class EvaluationIn(Contract):
+    """POST /v1/evaluations."""
+
+    dataset: str = Field(description="Id of an uploaded benchmark or labelled dataset.")
+    model: str = Field(description="name, name:alias or name:number.")
+    scoring: list[Scoring] = Field(
+        ["strict", "official"],
+        min_length=1,
+        max_length=2,
+        description="'strict': both orders, right only if right in both. 'official': to the letter "
+        "of the benchmark's own script.",
+    )
+    template: str | None = Field(None, description="Judge template; default: the version's own.")
+    votes: int = Field(1, ge=1, le=64, description="1 is greedy; more are sampled and counted.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Of orders, votes and intervals.")
+    limit: int | None = Field(None, ge=1, description="Judge so many examples, drawn by the seed.")
+    max_tokens: int | None = Field(
+        None, ge=1, le=32768, description="Length limit of an answer; default: the version's."
+    )
+
+
+class EvaluationSettings(Contract):
+    """An evaluation's job as its workers read it: every choice made, every name resolved."""
+
+    name: str = "evaluation"
+    version: str = Field(description="Id of the model version.")
+    ref: str
+    benchmark: str
+    labelled: bool = Field(description="The dataset is of kind 'labelled'.")
+    dataset_sha256: str
+    scoring: list[Scoring]
+    template: str
+    template_sha256: str
+    votes: int
+    seed: int
+    limit: int | None
+    max_tokens: int
+
+
+class Figure(BaseModel):
+    name: str = Field(description="'overall', 'section/..', 'subset/..', or a rate.")
+    value: float
+    low: float = Field(description="95 % bootstrap interval.")
+    high: float
+
+
+class ScoreOut(BaseModel):
+    scoring: Scoring
+    figures: list[Figure] = Field(description="The most important first.")
+    counts: dict[str, int]
+
+
+class EvaluationOut(BaseModel):
+    id: str = Field(description="Also the id of its job: events and cancel are the job's.")
+    state: State
+    model: str = Field(description="Exact version, name:number.")
+    dataset: str
+    benchmark: str
+    settings: EvaluationSettings
+    examples_done: int
+    counts: dict[str, int]
+    scores: list[ScoreOut]
+    error: Problem | None
+    created_at: dt.datetime
+    finished_at: dt.datetime | None
 
 
 # ---------------------------------------------------------------- judging

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
+from sqlalchemy import select
 
 from selftaught.contracts import Recipe
-from selftaught.judging import load_judge_template, load_modify_template, template_names
+from selftaught.database import transaction
+from selftaught.database.tables import StoredTemplate
+from selftaught.judging import (
+    JudgeTemplate,
+    ModifyTemplate,
+    Template,
+    load_template,
+    parse_template,
+    template_names,
+)
 from selftaught.settings import get_settings
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
@@ -25,10 +36,11 @@ class UnknownName(Exception):
 
 
 def base_models() -> dict[str, Path]:
-    """Name -> folder: the shipped seed and every subfolder of SELFTAUGHT_MODELS_DIR."""
+    """Name -> folder: the shipped seed and every subfolder of the operator's folder."""
     known = {"smallworld": Path(str(files("seeds"))) / "smallworld"}
-    folder = get_settings().models_dir
-    if folder is not None and folder.is_dir():
+    settings = get_settings()
+    folder = settings.models_dir or settings.home / "models"
+    if folder.is_dir():
         known |= {p.name: p for p in sorted(folder.iterdir()) if p.is_dir() and _NAME.match(p.name)}
     return known
 
@@ -67,15 +79,50 @@ def resolve_recipe(recipe: str | dict[str, Any], overrides: dict[str, Any]) -> R
     endpoints = get_settings().endpoints
     if resolved.inference != "local" and resolved.inference not in endpoints:
         raise UnknownName("inference endpoint", resolved.inference, ["local", *sorted(endpoints)])
-    for kind, load, name in (
-        ("judge template", load_judge_template, resolved.judge.template),
-        ("modify template", load_modify_template, resolved.pair.template),
-    ):
-        try:
-            load(name)
-        except KeyError:
-            raise UnknownName(kind, name, template_names()) from None
+    judge_template(resolved.judge.template)
+    modify_template(resolved.pair.template)
     return resolved
+
+
+def judge_template(name: str) -> JudgeTemplate:
+    """A judge template, shipped or uploaded; raises UnknownName."""
+    template = _template(name)
+    if not isinstance(template, JudgeTemplate):
+        raise UnknownName("judge template", name, _template_names("judge"))
+    return template
+
+
+def modify_template(name: str) -> ModifyTemplate:
+    """A modify template, shipped or uploaded; raises UnknownName."""
+    template = _template(name)
+    if not isinstance(template, ModifyTemplate):
+        raise UnknownName("modify template", name, _template_names("modify"))
+    return template
+
+
+@lru_cache
+def _stored_template(name: str) -> Template:
+    with transaction() as session:
+        row = session.get(StoredTemplate, name)
+        if row is None:
+            raise KeyError(name)
+        return parse_template(row.content)
+
+
+def _template(name: str) -> Template | None:
+    if name in template_names():
+        return load_template(name)
+    try:
+        return _stored_template(name)  # a name never changes its content
+    except KeyError:
+        return None
+
+
+def _template_names(kind: str) -> list[str]:
+    with transaction() as session:
+        query = select(StoredTemplate.name).where(StoredTemplate.kind == kind).limit(100)
+        stored = session.scalars(query).all()
+    return sorted([*(n for n in template_names() if load_template(n).kind == kind), *stored])
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -85,14 +132,3 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         old = out.get(key)
         out[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return out
-
-
-__all__ = [
-    "UnknownName",
-    "base_model_path",
-    "base_models",
-    "load_recipe",
-    "merge",
-    "recipe_names",
-    "resolve_recipe",
-]

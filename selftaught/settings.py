@@ -42,8 +42,8 @@ class Settings(BaseSettings):
     )
     models_dir: Path | None = Field(
         default=None,
-        description="SELFTAUGHT_MODELS_DIR: operator's folder of base models, one subfolder each. "
-        "The shipped seed 'smallworld' is always known.",
+        description="SELFTAUGHT_MODELS_DIR: operator's folder of base models, one subfolder each; "
+        "default: <home>/models. The shipped seed 'smallworld' is always known.",
     )
     endpoints: dict[str, str] = Field(
         default_factory=dict,

@@ -6,28 +6,24 @@ counts a pair as right only if it is right in both.
 """
 
 from selftaught.benchmarks.base import (
-    SCORINGS,
     Answer,
     BadRow,
     Benchmark,
     Example,
     Judgments,
     Score,
-    Scoring,
     Shown,
 )
 from selftaught.benchmarks.catalogue import BENCHMARKS, find, load
 
 __all__ = [
     "BENCHMARKS",
-    "SCORINGS",
     "Answer",
     "BadRow",
     "Benchmark",
     "Example",
     "Judgments",
     "Score",
-    "Scoring",
     "Shown",
     "find",
     "load",

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
 from selftaught.benchmarks.statistics import Estimate
+from selftaught.contracts import Scoring
 from selftaught.hashing import stable_seed
-from selftaught.judging import JudgeTemplate, Verdict, parse_verdict
-
-Scoring = Literal["official", "strict"]
-SCORINGS: tuple[Scoring, ...] = ("official", "strict")
+from selftaught.judging import JudgeTemplate, Verdict, parse_verdict, tally
 
 Shown = tuple[int, ...]
 """Which responses of an example are shown, in which order: (0, 1) and (1, 0) are a pair's two
@@ -40,7 +39,10 @@ class BadRow(ValueError):
 
 @dataclass(frozen=True)
 class Example:
-    """One thing to judge. What `truth` is, each benchmark says for itself."""
+    """One thing to judge.
+
+    What `truth` is, each benchmark says for itself: a verdict, several, or a number.
+    """
 
     id: str
     instruction: str
@@ -48,10 +50,24 @@ class Example:
     truth: Any
     subset: str | None = None
 
+    def to_row(self) -> Row:
+        """As JSON keeps it."""
+        return asdict(self)
+
+    @staticmethod
+    def from_row(row: Row) -> Example:
+        """The inverse of `to_row`."""
+        truth: Any = row["truth"]
+        if isinstance(truth, str):
+            truth = Verdict(truth)
+        elif isinstance(truth, list):
+            truth = tuple(Verdict(one) for one in truth)
+        return Example(row["id"], row["instruction"], tuple(row["responses"]), truth, row["subset"])
+
 
 @dataclass(frozen=True)
 class Answer:
-    """What the judge wrote; `finished`: it ended by itself."""
+    """One vote: what the judge wrote; `finished`: it ended by itself."""
 
     text: str
     finished: bool = True
@@ -61,18 +77,23 @@ class Answer:
 class Judgments:
     """The judge's answers, and the two ways to read a verdict in them.
 
-    Verdicts are in the letters as shown. Raises KeyError for something that was never asked.
+    Of several votes on one question the majority of those with a verdict counts; level ones make a
+    tie. Verdicts are in the letters as shown. Raises KeyError for something that was never asked.
     """
 
     template: JudgeTemplate
-    answers: Mapping[tuple[str, Shown], Answer]
+    answers: Mapping[tuple[str, Shown], Sequence[Answer]]
 
     def official(self, example: Example, shown: Shown) -> Verdict:
         """As the benchmarks' own scripts read it: the first of A, B, tie that occurs anywhere.
 
         So a text with both marks says A, and a text without any is unparsable.
         """
-        text = self.answers[example.id, shown].text
+        return tally(
+            [self._first_mark(vote.text) for vote in self.answers[example.id, shown]]
+        ).verdict
+
+    def _first_mark(self, text: str) -> Verdict:
         marks = self.template.verdicts
         for name in ("A", "B", "tie"):
             if name in marks and marks[name] in text:
@@ -81,18 +102,29 @@ class Judgments:
 
     def strict(self, example: Example, shown: Shown) -> Verdict:
         """As /judge reads it: exactly one mark, in the last line, of a finished text."""
-        answer = self.answers[example.id, shown]
-        return parse_verdict(answer.text, self.template, answer.finished)
+        votes = self.answers[example.id, shown]
+        return tally(
+            [parse_verdict(vote.text, self.template, vote.finished) for vote in votes]
+        ).verdict
 
     def best_of_four(self, example: Example, shown: Shown) -> int | None:
-        """Which place (0 to 3) was called best: the first of [[A]] .. [[D]] that occurs."""
-        text = self.answers[example.id, shown].text
-        return next((place for place, mark in enumerate(FOUR) if mark in text), None)
+        """Which place (0 to 3) was called best: the first of [[A]] .. [[D]] that occurs.
 
-    def rating(self, example: Example, response: int) -> int:
-        """The number from 1 to 10 at the text's end; -1 if there is none."""
-        found = _RATING.search(self.answers[example.id, (response,)].text.strip())
-        return int(found.group(1)) if found else -1
+        None without one, and where two places have equally many votes.
+        """
+        said = Counter(
+            next((place for place, mark in enumerate(FOUR) if mark in vote.text), None)
+            for vote in self.answers[example.id, shown]
+        )
+        del said[None]
+        best = [place for place, votes in said.items() if votes == max(said.values())]
+        return best[0] if len(best) == 1 else None
+
+    def rating(self, example: Example, response: int) -> float:
+        """The number from 1 to 10 at the text's end, as a mean over the votes; -1 without one."""
+        said = [_RATING.search(vote.text.strip()) for vote in self.answers[example.id, (response,)]]
+        numbers = [int(found.group(1)) for found in said if found]
+        return sum(numbers) / len(numbers) if numbers else -1
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import orjson
 
@@ -18,6 +20,9 @@ from selftaught.benchmarks import (
     rewardbench2,
 )
 from selftaught.benchmarks.base import BadRow, Benchmark, Example, NumberedRow, Row
+
+MAX_BYTES = 256 * 1024 * 1024
+"""Of a benchmark's file, unzipped: its examples are held in memory."""
 
 BENCHMARKS: dict[str, Benchmark] = {
     one.name: one
@@ -42,19 +47,23 @@ def find(row: Row) -> Benchmark:
     raise BadRow(1, None, f"no known benchmark has the fields {', '.join(row)}; known: {known}")
 
 
-def load(path: Path, name: str | None = None) -> tuple[Benchmark, list[Example]]:
+def load(source: Path | BinaryIO, name: str | None = None) -> tuple[Benchmark, list[Example]]:
     """A benchmark's examples from its published file: JSON array or JSON lines, maybe gzipped.
 
     `name`: which benchmark; default: the one whose fields the first row has. Raises BadRow for a
     row that cannot be used, KeyError for an unknown name, OSError for a file that cannot be read.
+    An open file must be seekable.
     """
-    first = next(rows(path), None)
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return load(file, name)
+    first = next(rows(source), None)
     if first is None:
         raise BadRow(1, None, "the file is empty")
     benchmark = find(first[1]) if name is None else BENCHMARKS[name]
-    examples = list(benchmark.read(rows(path)))
+    examples = list(benchmark.read(rows(source)))
     if not examples:
-        raise BadRow(1, None, f"no row of {path.name} can be judged")
+        raise BadRow(1, None, "no row can be judged")
     seen: set[str] = set()
     for example in examples:
         if example.id in seen:
@@ -63,29 +72,44 @@ def load(path: Path, name: str | None = None) -> tuple[Benchmark, list[Example]]
     return benchmark, examples
 
 
-def rows(path: Path) -> Iterator[NumberedRow]:
+def rows(file: BinaryIO) -> Iterator[NumberedRow]:
     """Numbered rows of a JSON array, or of JSON lines (split at newline bytes only)."""
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+    file.seek(0)
+    zipped = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    try:
+        yield from _rows(cast(BinaryIO, gzip.GzipFile(fileobj=file)) if zipped else file)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise BadRow(1, None, f"not a whole gzip file: {error}") from error
+
+
+def _rows(file: BinaryIO) -> Iterator[NumberedRow]:
+    start = file.read(1)
+    while start.isspace():
         start = file.read(1)
-        while start.isspace():
-            start = file.read(1)
-        file.seek(0)
-        if start == b"[":
-            try:
-                values = orjson.loads(file.read())
-            except orjson.JSONDecodeError as error:
-                raise BadRow(1, None, f"not JSON: {error}") from error
-            numbered: Iterator[tuple[int, object]] = iter(enumerate(values, 1))
-        else:
-            numbered = _lines(file)
-        for number, value in numbered:
-            if not isinstance(value, dict):
-                raise BadRow(number, None, "not a JSON object")
-            yield number, value
+    file.seek(0)
+    if start == b"[":
+        content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise BadRow(1, None, f"more than {MAX_BYTES} bytes; send JSON lines")
+        try:
+            values = orjson.loads(content)
+        except orjson.JSONDecodeError as error:
+            raise BadRow(1, None, f"not JSON: {error}") from error
+        numbered: Iterator[tuple[int, object]] = iter(enumerate(values, 1))
+    else:
+        numbered = _lines(file)
+    for number, value in numbered:
+        if not isinstance(value, dict):
+            raise BadRow(number, None, "not a JSON object")
+        yield number, value
 
 
 def _lines(file: Iterable[bytes]) -> Iterator[tuple[int, object]]:
+    size = 0
     for number, line in enumerate(file, 1):
+        if (size := size + len(line)) > MAX_BYTES:
+            raise BadRow(number, None, f"the file is larger than {MAX_BYTES} bytes")
         if line.strip():
             try:
                 yield number, orjson.loads(line)

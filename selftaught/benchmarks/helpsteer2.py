@@ -20,7 +20,6 @@ from selftaught.benchmarks.base import (
     NumberedRow,
     Row,
     Score,
-    Scoring,
 )
 from selftaught.benchmarks.pairwise import (
     both_orders,
@@ -29,6 +28,7 @@ from selftaught.benchmarks.pairwise import (
     right_in,
     strict_score,
 )
+from selftaught.contracts import Scoring
 from selftaught.judging import Verdict
 
 NAME = "helpsteer2"

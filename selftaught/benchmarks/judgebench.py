@@ -19,7 +19,6 @@ from selftaught.benchmarks.base import (
     Judgments,
     NumberedRow,
     Score,
-    Scoring,
 )
 from selftaught.benchmarks.pairwise import (
     both_orders,
@@ -27,6 +26,7 @@ from selftaught.benchmarks.pairwise import (
     pooled,
     strict_score,
 )
+from selftaught.contracts import Scoring
 from selftaught.judging import Verdict, swap
 
 NAME = "judgebench"

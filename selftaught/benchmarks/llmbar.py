@@ -19,7 +19,6 @@ from selftaught.benchmarks.base import (
     Judgments,
     NumberedRow,
     Score,
-    Scoring,
 )
 from selftaught.benchmarks.pairwise import (
     both_orders,
@@ -28,6 +27,7 @@ from selftaught.benchmarks.pairwise import (
     right_in,
     strict_score,
 )
+from selftaught.contracts import Scoring
 from selftaught.judging import Verdict, swap
 
 NAME = "llmbar"

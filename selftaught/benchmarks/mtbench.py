@@ -23,10 +23,10 @@ from selftaught.benchmarks.base import (
     NumberedRow,
     Row,
     Score,
-    Scoring,
 )
 from selftaught.benchmarks.pairwise import both_orders
 from selftaught.benchmarks.statistics import Array, Sums, Unit, bootstrap, ratio
+from selftaught.contracts import Scoring
 from selftaught.judging import Verdict, swap
 
 NAME = "mtbench-human"

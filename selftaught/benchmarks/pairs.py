@@ -15,7 +15,6 @@ from selftaught.benchmarks.base import (
     Judgments,
     NumberedRow,
     Score,
-    Scoring,
 )
 from selftaught.benchmarks.pairwise import (
     one_order,
@@ -24,6 +23,7 @@ from selftaught.benchmarks.pairwise import (
     pooled,
     strict_score,
 )
+from selftaught.contracts import Scoring
 from selftaught.judging import Verdict
 
 NAME = "pairs"

@@ -14,11 +14,11 @@ from selftaught.benchmarks.base import (
     Example,
     Judgments,
     Score,
-    Scoring,
     Shown,
     drawn_order,
 )
 from selftaught.benchmarks.statistics import Array, Sums, Unit, added, bootstrap, ratio
+from selftaught.contracts import Scoring
 from selftaught.judging import Verdict, swap
 from selftaught.judging.scoring import count_pair
 

@@ -17,7 +17,6 @@ from selftaught.benchmarks.base import (
     Judgments,
     NumberedRow,
     Score,
-    Scoring,
 )
 from selftaught.benchmarks.pairwise import (
     one_order,
@@ -26,6 +25,7 @@ from selftaught.benchmarks.pairwise import (
     strict_score,
 )
 from selftaught.benchmarks.statistics import Array, added
+from selftaught.contracts import Scoring
 from selftaught.judging import Verdict
 
 NAME = "rewardbench"

@@ -23,10 +23,10 @@ from selftaught.benchmarks.base import (
     Judgments,
     NumberedRow,
     Score,
-    Scoring,
     Shown,
 )
 from selftaught.benchmarks.statistics import Array, Sums, Unit, added, bootstrap, ratio
+from selftaught.contracts import Scoring
 from selftaught.hashing import stable_seed
 from selftaught.judging import Verdict
 

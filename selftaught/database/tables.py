@@ -57,26 +57,42 @@ class Dataset(Base):
     __tablename__ = "datasets"
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
-    kind: Mapped[str] = mapped_column(doc="instructions | labelled")
+    kind: Mapped[str] = mapped_column(doc="instructions | labelled | benchmark")
+    benchmark: Mapped[str | None] = mapped_column(doc="Which one, by name.")
     artifact_id: Mapped[str] = mapped_column(ForeignKey("artifacts.id"))
     created_at: Mapped[dt.datetime] = _created()
 
 
 class Job(Base):
     __tablename__ = "jobs"
-    __table_args__ = (_state("jobs"),)
+    __table_args__ = (
+        _state("jobs"),
+        CheckConstraint("kind IN ('loop','registration','evaluation')", name="jobs_kind"),
+    )
     id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(server_default="loop")
     state: Mapped[str]
     model: Mapped[str] = mapped_column(doc="Name under which versions are registered.")
-    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
     labelled_dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
-    recipe: Mapped[JSON] = mapped_column(doc="Resolved recipe, complete.")
+    recipe: Mapped[JSON] = mapped_column(doc="Resolved recipe; an evaluation's own settings.")
     event_seq: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     error: Mapped[JSON | None]
     created_at: Mapped[dt.datetime] = _created()
     started_at: Mapped[dt.datetime | None]
     finished_at: Mapped[dt.datetime | None]
     cancel_requested_at: Mapped[dt.datetime | None]
+
+
+class StoredTemplate(Base):
+    """An uploaded prompt template; a name never changes its content."""
+
+    __tablename__ = "templates"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    sha256: Mapped[str]
+    content: Mapped[JSON]
+    created_at: Mapped[dt.datetime] = _created()
 
 
 class Iteration(Base):
@@ -195,7 +211,9 @@ class Evaluation(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
-    set: Mapped[str] = mapped_column(doc="heldout | labelled")
+    set: Mapped[str] = mapped_column(doc="heldout | labelled | <benchmark>/<scoring>")
+    template: Mapped[str | None] = mapped_column(doc="What the judge was asked with, by name.")
+    template_sha256: Mapped[str | None]
     metrics: Mapped[JSON]
     created_at: Mapped[dt.datetime] = _created()
 

@@ -5,10 +5,12 @@ Knows nothing about models, databases or the web.
 
 from selftaught.judging.templates import (
     ORDERS,
+    BestOfFourTemplate,
     JudgeTemplate,
     Message,
     ModifyTemplate,
     Order,
+    RatingTemplate,
     Template,
     load_judge_template,
     load_modify_template,
@@ -30,12 +32,14 @@ from selftaught.judging.verdicts import (
 
 __all__ = [
     "ORDERS",
+    "BestOfFourTemplate",
     "Combined",
     "JudgeTemplate",
     "Judged",
     "Message",
     "ModifyTemplate",
     "Order",
+    "RatingTemplate",
     "Tally",
     "Template",
     "Verdict",

@@ -8,7 +8,7 @@ braces, or whole placeholders, inside a response stay what they are.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from itertools import permutations
@@ -81,6 +81,38 @@ class JudgeTemplate(_Prompt):
         return self.render(pair["instruction"], first, second)
 
 
+class BestOfFourTemplate(_Prompt):
+    """Asks which of four responses is best, by [[A]] to [[D]]; RewardBench 2 asks so."""
+
+    kind: Literal["best-of-four"] = "best-of-four"
+
+    @model_validator(mode="after")
+    def _check(self) -> BestOfFourTemplate:
+        _need(self.user, {"instruction", *(f"response_{letter}" for letter in "abcd")})
+        return self
+
+    def render(self, instruction: str, responses: Sequence[str]) -> list[Message]:
+        """Chat messages that show four responses in this order."""
+        named = zip("abcd", responses, strict=True)
+        shown = {f"response_{letter}": response for letter, response in named}
+        return self._messages({"instruction": instruction, **shown})
+
+
+class RatingTemplate(_Prompt):
+    """Asks for a number from 1 to 10, at the reply's end; RewardBench 2 rates its ties so."""
+
+    kind: Literal["rating"] = "rating"
+
+    @model_validator(mode="after")
+    def _check(self) -> RatingTemplate:
+        _need(self.user, {"instruction", "response"})
+        return self
+
+    def render(self, instruction: str, response: str) -> list[Message]:
+        """Chat messages that show one response."""
+        return self._messages({"instruction": instruction, "response": response})
+
+
 class ModifyTemplate(_Prompt):
     """Asks for an instruction like a given one, with another answer.
 
@@ -116,10 +148,8 @@ class ModifyTemplate(_Prompt):
         return inside.strip() or None
 
 
-Template = JudgeTemplate | ModifyTemplate
-_TEMPLATE: TypeAdapter[Template] = TypeAdapter(
-    Annotated[JudgeTemplate | ModifyTemplate, Field(discriminator="kind")]
-)
+Template = JudgeTemplate | ModifyTemplate | BestOfFourTemplate | RatingTemplate
+_TEMPLATE: TypeAdapter[Template] = TypeAdapter(Annotated[Template, Field(discriminator="kind")])
 
 
 def parse_template(data: Mapping[str, Any]) -> Template:

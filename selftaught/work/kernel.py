@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import CursorResult, func, select, text, update
@@ -69,8 +70,12 @@ class Lease:
     kind: str
     attempt: int
     input: dict[str, Any]
-    recipe: Recipe
+    settings: dict[str, Any]  # of the job: a recipe, or an evaluation's own
     lost: threading.Event = field(default_factory=threading.Event)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        return Recipe.model_validate(self.settings)
 
     def check(self) -> None:
         """Step boundary: raises LeaseLost once the lease or the job is gone."""
@@ -125,7 +130,7 @@ def claim(chunk_id: str, owner: str) -> Lease | None:
             kind=chunk.kind,
             attempt=chunk.attempt,
             input=chunk.input,
-            recipe=Recipe.model_validate(job.recipe),
+            settings=job.recipe,
         )
 
 

@@ -1,8 +1,10 @@
 """Which stage follows which, and what its chunks are: the plan of a job, written row by row.
 
-Iteration 0 prepares and scores the seed; iterations 1..n each make pairs, judge them, curate,
-train from the seed and score the result. Every function here runs inside the caller's
-transaction, with the job's row locked, and only reads and writes rows.
+The loop: iteration 0 prepares and scores the seed; iterations 1..n each make pairs, judge them,
+curate, train from the seed and score the result. Jobs of the other kinds, a base model's
+registration and a version's evaluation on a benchmark, have an iteration 0 and no other. Every
+function here runs inside the caller's transaction, with the job's row locked, and only reads and
+writes rows.
 """
 
 from __future__ import annotations
@@ -31,23 +33,34 @@ from selftaught.work.events import emit
 
 SEED_STAGES = ("register", "select", "pair", "validate", "gate")
 LOOP_STAGES = ("pair", "judge", "curate", "train", "validate", "gate")
+OTHER_STAGES = {"registration": ("register",), "evaluation": ("evaluate", "score")}
 QUEUES = {
     "select": "generator",
     "pair": "generator",
     "judge": "generator",
     "curate": "generator",
     "register": "trainer",
+    "evaluate": "evaluator",
+    "score": "evaluator",
     "train": "trainer",
     "validate": "evaluator",
     "gate": "evaluator",
 }
 VALIDATE_CHUNK = 1024  # pairs scored per validate chunk
+EVALUATE_CHUNK = 64  # examples judged per evaluate chunk
 
 Inputs = list[dict[str, Any]]
 
 
 def now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
+
+
+def stages(job: Job, number: int) -> tuple[str, ...]:
+    """The kinds of an iteration's stages, in order."""
+    if job.kind != "loop":
+        return OTHER_STAGES[job.kind]
+    return SEED_STAGES if number == 0 else LOOP_STAGES
 
 
 def start_job(session: Session, job: Job) -> None:
@@ -109,7 +122,7 @@ def stage_chunk_done(session: Session, job: Job, stage_id: str) -> None:
         "stage.succeeded",
         {"iteration": iteration.number, "stage": stage.kind, "counts": stage.counts},
     )
-    kinds = SEED_STAGES if iteration.number == 0 else LOOP_STAGES
+    kinds = stages(job, iteration.number)
     if stage.position + 1 < len(kinds):
         _start_stage(session, job, iteration, stage.position + 1)
     else:
@@ -168,7 +181,7 @@ def _start_iteration(session: Session, job: Job, number: int) -> None:
 
 
 def _start_stage(session: Session, job: Job, iteration: Iteration, position: int) -> None:
-    kind = (SEED_STAGES if iteration.number == 0 else LOOP_STAGES)[position]
+    kind = stages(job, iteration.number)[position]
     inputs = _plan(session, job, iteration, kind)
     stage = Stage(
         id=new_id("st"),
@@ -213,7 +226,7 @@ def _finish_iteration(session: Session, job: Job, iteration: Iteration) -> None:
     iteration.state = State.SUCCEEDED
     iteration.finished_at = now()
     emit(session, job.id, "iteration.succeeded", {"iteration": iteration.number})
-    if iteration.number < Recipe.model_validate(job.recipe).iterations:
+    if job.kind == "loop" and iteration.number < Recipe.model_validate(job.recipe).iterations:
         _start_iteration(session, job, iteration.number + 1)
         return
     job.state = State.SUCCEEDED
@@ -223,6 +236,8 @@ def _finish_iteration(session: Session, job: Job, iteration: Iteration) -> None:
 
 def _plan(session: Session, job: Job, iteration: Iteration, kind: str) -> Inputs:
     """The inputs of a stage's chunks, from rows that earlier stages left."""
+    if job.kind == "evaluation":
+        return _plan_evaluation(session, job, kind)
     recipe = Recipe.model_validate(job.recipe)
     if kind in ("register", "gate"):
         return [{}]
@@ -318,6 +333,20 @@ def _plan_validation(session: Session, job: Job, iteration: Iteration) -> Inputs
     return inputs
 
 
+def _plan_evaluation(session: Session, job: Job, kind: str) -> Inputs:
+    """Slices of the examples; then one chunk that has all their answers."""
+    path = _dataset_path(session, job.dataset_id)
+    if kind == "score":
+        answers = [artifact.path for artifact in _outputs(session, job, 0, "evaluate")]
+        return [{"examples": path, "answers": answers}]
+    rows = session.scalars(select(Artifact.rows).where(Artifact.path == path)).one()
+    examples = min(rows, job.recipe["limit"] or rows)
+    return [
+        {"examples": path, "offset": offset, "limit": min(EVALUATE_CHUNK, examples - offset)}
+        for offset in range(0, examples, EVALUATE_CHUNK)
+    ]
+
+
 def nothing_left(kind: str, number: int) -> dict[str, Any]:
     """The Problem of a stage that has no input: the data, not the system, is at fault."""
     return {
@@ -355,7 +384,7 @@ def _version(session: Session, job: Job, number: int) -> ModelVersion:
     ).one()
 
 
-def _dataset_path(session: Session, dataset_id: str) -> str:
+def _dataset_path(session: Session, dataset_id: str | None) -> str:
     return session.scalars(
         select(Artifact.path)
         .join(Dataset, Dataset.artifact_id == Artifact.id)

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import PurePath
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field, ValidationError
@@ -15,7 +15,9 @@ from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 
 from selftaught import artifacts
-from selftaught.contracts import Contract, DatasetOut, Page
+from selftaught.benchmarks.base import BadRow
+from selftaught.benchmarks.catalogue import BENCHMARKS, load
+from selftaught.contracts import Contract, DatasetKind, DatasetOut, Page
 from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Dataset
 from selftaught.http import Refused, field_errors, problem_docs, too_large
@@ -50,8 +52,9 @@ class UploadFields(Contract):
     """What goes with an upload, in the query or in the form."""
 
     name: str | None = Field(None, min_length=1, max_length=200)
-    kind: Literal["instructions", "labelled"] = "instructions"
+    kind: DatasetKind = "instructions"
     column: str | None = Field(None, min_length=1, max_length=200)
+    benchmark: str | None = Field(None, min_length=1, max_length=64)
 
 
 _TEXT = {"schema": {"type": "string"}}
@@ -61,8 +64,9 @@ _FORM = {
     "properties": {
         "file": {"type": "string", "format": "binary"},
         "name": {"type": "string"},
-        "kind": {"type": "string", "enum": ["instructions", "labelled"]},
+        "kind": {"type": "string", "enum": ["instructions", "labelled", "benchmark"]},
         "column": {"type": "string"},
+        "benchmark": {"type": "string", "enum": list(BENCHMARKS)},
     },
 }
 _BODY = {
@@ -92,6 +96,8 @@ async def upload_dataset(
     As a form (`file`, with `name`, `kind`, `column` beside it) or as the raw body. JSONL and CSV
     have a field `instruction` or `prompt`, or the one that `column` names; plain text has one
     instruction a line. `kind=labelled` rows also have `chosen` and `rejected`, maybe `subset`.
+    `kind=benchmark` is a file as its authors publish it (a JSON array or JSONL, maybe gzipped),
+    recognised by its fields unless `benchmark` names it.
     Every bad line is reported, and then nothing is kept.
     """
     folder = get_settings().artifacts_dir
@@ -136,6 +142,8 @@ async def _receive(
     if media == b"multipart/form-data":
         return await _receive_form(request, spool, fields, options.get(b"boundary", b""))
     form = _TYPES.get(media.decode("latin-1"))
+    if fields.kind == "benchmark":
+        form = "jsonl"  # or a JSON array, or gzip: its reader looks for itself
     if form is None:
         raise _unsupported(media.decode("latin-1") or "a body without Content-Type")
     limit = get_settings().max_upload_bytes
@@ -177,6 +185,8 @@ async def _receive_form(
     media = parse_options_header(reader.content_type)[0].decode("latin-1")
     suffix = PurePath(reader.filename or "").suffix.lower()
     form = _SUFFIXES.get(suffix) or _TYPES.get(media)
+    if merged.kind == "benchmark":
+        form = "jsonl"
     if form is None:
         raise _unsupported(f"file {suffix or reader.filename or ''!r} of type {media or 'unknown'}")
     return form, merged
@@ -212,15 +222,25 @@ def _ingest(spool: BinaryIO, form: uploads.Format, fields: UploadFields) -> Data
     if problem := bad_text(name):
         raise Refused(422, "invalid_request", f"name contains {problem}", param="name")
     path = f"datasets/{dataset_id}.jsonl"
+    benchmark = None
     with artifacts.Writer("dataset", path) as writer:
-        _copy_rows(spool, form, fields, writer)
+        if fields.kind == "benchmark":
+            benchmark = _copy_examples(spool, fields.benchmark, writer)
+        else:
+            _copy_rows(spool, form, fields, writer)
         published = writer.publish()
     try:
         with transaction() as session:
             artifact = Artifact(id=new_id("art"), **asdict(published))
             session.add(artifact)
             session.flush()
-            row = Dataset(id=dataset_id, name=name, kind=fields.kind, artifact_id=artifact.id)
+            row = Dataset(
+                id=dataset_id,
+                name=name,
+                kind=fields.kind,
+                benchmark=benchmark,
+                artifact_id=artifact.id,
+            )
             session.add(row)
             session.flush()
             session.refresh(row)
@@ -230,13 +250,31 @@ def _ingest(spool: BinaryIO, form: uploads.Format, fields: UploadFields) -> Data
         raise
 
 
+def _copy_examples(spool: BinaryIO, name: str | None, writer: artifacts.Writer) -> str:
+    """Write a benchmark's examples; returns its name."""
+    if name is not None and name not in BENCHMARKS:
+        detail = f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}"
+        raise Refused(422, "unknown_benchmark", detail, param="benchmark")
+    try:
+        benchmark, examples = load(spool, name)
+    except BadRow as error:
+        listed = [{"line": error.row, "field": error.field, "message": error.message}]
+        raise Refused(
+            422, "invalid_dataset", f"{error}; nothing was kept", param=error.field, errors=listed
+        ) from error
+    for example in examples:
+        writer.write(example.to_row())
+    return benchmark.name
+
+
 def _copy_rows(
     spool: BinaryIO, form: uploads.Format, fields: UploadFields, writer: artifacts.Writer
 ) -> None:
     errors: list[uploads.LineError] = []
     total = 0
     cap = get_settings().max_row_bytes
-    for item in uploads.parse(spool, form, fields.kind, fields.column, cap):
+    kind: uploads.Kind = "labelled" if fields.kind == "labelled" else "instructions"
+    for item in uploads.parse(spool, form, kind, fields.column, cap):
         if isinstance(item, uploads.LineError):
             total += 1
             if len(errors) < MAX_ERRORS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 from pydantic import ValidationError
@@ -59,6 +59,10 @@ def list_jobs(
     after: Cursor = None,
     limit: Limit = 20,
     state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
+    kind: Annotated[
+        Literal["loop", "registration", "evaluation"] | None,
+        Query(description="Only jobs of this kind."),
+    ] = None,
 ) -> Page[JobOut]:
     """Jobs, newest first."""
     query = select(Job).order_by(Job.id.desc()).limit(limit + 1)
@@ -66,6 +70,8 @@ def list_jobs(
         query = query.where(Job.id < after)
     if state is not None:
         query = query.where(Job.state == state)
+    if kind is not None:
+        query = query.where(Job.kind == kind)
     with transaction() as session:
         rows = session.scalars(query).all()
         return Page(data=views.jobs(session, rows[:limit]), has_more=len(rows) > limit)

@@ -14,6 +14,7 @@ from selftaught import http
 from selftaught.settings import get_settings
 from services.api import (
     datasets,
+    evaluations,
     events,
     health,
     iterations,
@@ -22,9 +23,22 @@ from services.api import (
     metrics,
     models,
     recipes,
+    templates,
 )
 
-RESOURCES = (datasets, jobs, events, iterations, recipes, models, judge, health, metrics)
+RESOURCES = (
+    datasets,
+    jobs,
+    events,
+    iterations,
+    recipes,
+    templates,
+    models,
+    evaluations,
+    judge,
+    health,
+    metrics,
+)
 
 
 def create_app() -> FastAPI:

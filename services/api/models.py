@@ -6,14 +6,27 @@ import re
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Response
+from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from selftaught import aliases
-from selftaught.contracts import AliasIn, AliasOut, ModelOut, Page, VersionOut
+from selftaught.contracts import (
+    AliasIn,
+    AliasOut,
+    JobOut,
+    ModelOut,
+    Page,
+    RegistrationIn,
+    State,
+    VersionOut,
+)
 from selftaught.database import transaction
-from selftaught.database.tables import Alias, ModelVersion
+from selftaught.database.tables import Alias, Job, ModelVersion
 from selftaught.http import Refused, problem_docs
+from selftaught.ids import new_id
+from selftaught.registry import UnknownName, resolve_recipe
+from selftaught.work import pipeline
 from services.api import problems, views
 from services.api.deps import LARGEST, Cursor, Limit, StorableBody
 
@@ -22,6 +35,43 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 Number = Annotated[int, Path(ge=0, le=LARGEST)]
 IfMatch = Annotated[str | None, Header(description='The revision you saw, as in its ETag: "3".')]
 IfNoneMatch = Annotated[str | None, Header(description="`*`: only if there is none yet.")]
+
+
+@router.post("", status_code=202, responses=problem_docs(), dependencies=[StorableBody])
+def register_model(body: RegistrationIn, response: Response) -> JobOut:
+    """Make a base model, as it is, a version; `latest` too if the model has none.
+
+    A job checks and hashes the weights. Registering the same again gives the same version.
+    """
+    name = body.name or body.base_model.lower()
+    raw = {
+        "name": name,
+        "base_model": body.base_model,
+        "inference": body.inference,
+        "judge": {"template": body.template, "sampling": body.sampling.model_dump()},
+        "validate": {"max_tokens": body.max_tokens},
+    }
+    try:
+        recipe = resolve_recipe(raw, {})
+    except UnknownName as error:
+        raise problems.unknown_name(error, error.what.replace(" ", "_")) from error
+    except ValidationError as error:
+        raise problems.invalid_recipe(error, {}) from error
+    with transaction() as session:
+        job = Job(
+            id=new_id("job"),
+            kind="registration",
+            state=State.PENDING,
+            model=name,
+            recipe=recipe.model_dump(mode="json", by_alias=True),
+        )
+        session.add(job)
+        pipeline.start_job(session, job)
+        session.flush()
+        session.refresh(job)
+        (out,) = views.jobs(session, [job])
+    response.headers["Location"] = f"/v1/jobs/{out.id}"
+    return out
 
 
 @router.get("", responses=problem_docs())

@@ -16,12 +16,16 @@ from selftaught.aliases import history
 from selftaught.contracts import (
     AliasMove,
     AliasOut,
+    DatasetKind,
     DatasetOut,
+    EvaluationOut,
+    EvaluationSettings,
     EventOut,
     IterationOut,
     JobOut,
     ModelOut,
     Problem,
+    ScoreOut,
     StageOut,
     State,
     VersionOut,
@@ -54,7 +58,8 @@ def dataset(row: Dataset, artifact: Artifact) -> DatasetOut:
     return DatasetOut(
         id=row.id,
         name=row.name,
-        kind=cast(Literal["instructions", "labelled"], row.kind),
+        kind=cast(DatasetKind, row.kind),
+        benchmark=row.benchmark,
         rows=artifact.rows,
         bytes=artifact.bytes,
         sha256=artifact.sha256,
@@ -77,6 +82,7 @@ def jobs(session: Session, rows: Sequence[Job]) -> list[JobOut]:
 def _job(row: Job, newest: int | None, done: int) -> JobOut:
     return JobOut(
         id=row.id,
+        kind=cast(Literal["loop", "registration", "evaluation"], row.kind),
         state=State(row.state),
         model=row.model,
         dataset=row.dataset_id,
@@ -89,6 +95,40 @@ def _job(row: Job, newest: int | None, done: int) -> JobOut:
         started_at=row.started_at,
         finished_at=row.finished_at,
         cancel_requested_at=row.cancel_requested_at,
+    )
+
+
+def evaluations(session: Session, rows: Sequence[Job]) -> list[EvaluationOut]:
+    """Evaluations with their counts so far and their scores."""
+    ids = [row.id for row in rows]
+    stages = session.scalars(select(Stage).where(Stage.job_id.in_(ids))).all()
+    counts = _counts(session, stages)
+    by_job: dict[str, list[dict[str, int]]] = {row_id: [] for row_id in ids}
+    for stage in stages:
+        by_job[stage.job_id].append(counts[stage.id])
+    scores: dict[str, list[ScoreOut]] = {row_id: [] for row_id in ids}
+    for found in session.scalars(
+        select(Evaluation).where(Evaluation.job_id.in_(ids)).order_by(Evaluation.set.desc())
+    ):
+        scores[found.job_id].append(ScoreOut.model_validate(found.metrics))
+    return [_evaluation(row, add_counts(by_job[row.id]), scores[row.id]) for row in rows]
+
+
+def _evaluation(row: Job, counts: dict[str, int], scores: list[ScoreOut]) -> EvaluationOut:
+    settings = EvaluationSettings.model_validate(row.recipe)
+    return EvaluationOut(
+        id=row.id,
+        state=State(row.state),
+        model=settings.ref,
+        dataset=str(row.dataset_id),
+        benchmark=settings.benchmark,
+        settings=settings,
+        examples_done=counts.get("examples", 0),
+        counts=counts,
+        scores=scores,
+        error=Problem.model_validate(row.error) if row.error else None,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
     )
 
 
@@ -199,7 +239,7 @@ def versions(session: Session, rows: Sequence[ModelVersion]) -> list[VersionOut]
         names[alias.version_id].append(alias.alias)
     for evaluation in session.scalars(
         select(Evaluation)
-        .where(Evaluation.version_id.in_(ids))
+        .where(Evaluation.version_id.in_(ids), Evaluation.set.in_(("heldout", "labelled")))
         .order_by(Evaluation.created_at, Evaluation.id)
     ):
         metrics[evaluation.version_id][evaluation.set] = evaluation.metrics

@@ -23,10 +23,10 @@ from selftaught.judging import (
     Tally,
     Verdict,
     aggregate,
-    load_judge_template,
     parse_verdict,
     swap,
 )
+from selftaught.registry import judge_template
 from selftaught.versions import open_version
 
 _locks: dict[str, threading.Lock] = {}
@@ -44,7 +44,7 @@ def judge(question: JudgeIn) -> JudgeOut:
     started = time.perf_counter()
     with transaction() as session:
         version = aliases.resolve(session, question.model)
-    template = load_judge_template(version.lineage["template"]["name"])
+    template = judge_template(version.lineage["template"]["name"])
     orders: Sequence[Order] = ORDERS if question.both_orders else ORDERS[:1]
     answers = _ask(version, template, question, orders)
     votes = {

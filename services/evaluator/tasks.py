@@ -1,4 +1,4 @@
-"""The evaluator's work: score versions on held-out and labelled pairs, then decide promotion.
+"""The evaluator's work: score a job's versions and decide promotion; evaluate on benchmarks.
 
     celery -A services.evaluator.tasks worker -Q evaluator --pool solo
 
@@ -16,7 +16,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from selftaught import aliases, jsonl
-from selftaught.artifacts import resolve
+from selftaught.artifacts import publish_rows, resolve
+from selftaught.benchmarks.base import Benchmark, Example
+from selftaught.benchmarks.catalogue import BENCHMARKS
+from selftaught.contracts import EvaluationSettings, SamplingSettings
 from selftaught.database import transaction
 from selftaught.database.tables import (
     Alias,
@@ -28,12 +31,13 @@ from selftaught.database.tables import (
     Stage,
 )
 from selftaught.ids import new_id
-from selftaught.judging import load_judge_template
 from selftaught.judging.scoring import merge_counts, score_pairs, summarise
+from selftaught.registry import judge_template
 from selftaught.versions import open_version
 from selftaught.work.events import emit
 from selftaught.work.kernel import Lease, Result
 from selftaught.work.worker import Handler, make_app
+from services.evaluator import evaluation
 from services.evaluator.gate import decide
 
 Summaries = dict[str, dict[str, Any]]  # set -> summary
@@ -46,7 +50,7 @@ def validate(lease: Lease) -> Result:
     pairs = list(_pairs(lease.input))
     scored = score_pairs(
         open_version(version),
-        load_judge_template(version.lineage["template"]["name"]),
+        judge_template(version.lineage["template"]["name"]),
         pairs,
         lease.recipe.validate_.max_tokens,
     )
@@ -88,8 +92,9 @@ def apply_gate(session: Session, lease: Lease, result: Result) -> dict[str, Any]
     candidate_id = str(session.get_one(Iteration, lease.iteration_id).version_id)
     candidate = session.get_one(ModelVersion, candidate_id)
     for version_id, sets in result.extra["summaries"].items():
+        template = session.get_one(ModelVersion, version_id).lineage["template"]
         for name, metrics in sets.items():
-            _record(session, version_id, job.id, name, metrics)
+            _record(session, version_id, job.id, name, metrics, template)
     session.flush()
     mine = _summaries(session, candidate_id, job.id)
     latest = session.get(Alias, (job.model, "latest"), with_for_update=True)
@@ -109,11 +114,82 @@ def apply_gate(session: Session, lease: Lease, result: Result) -> dict[str, Any]
     return {**found, "reasons": reasons}
 
 
+def evaluate(lease: Lease) -> Result:
+    """A slice of a benchmark's examples, asked in every way that the scorings need."""
+    settings, benchmark, examples = _benchmark(lease)
+    with transaction() as session:
+        version = session.get_one(ModelVersion, settings.version)
+    first = lease.input["offset"]
+    rows, counts = evaluation.ask(
+        examples[first : first + lease.input["limit"]],
+        benchmark,
+        open_version(version),
+        evaluation.Templates(judge_template(settings.template)),
+        settings,
+        _sampling(version, settings),
+    )
+    answers = publish_rows("answers", lease.path("evaluate"), rows)
+    return Result(counts=counts, artifact=answers)
+
+
+def score(lease: Lease) -> Result:
+    """All answers together: a score for each scoring, and the points of every example."""
+    settings, benchmark, examples = _benchmark(lease)
+    found = evaluation.scores(
+        examples,
+        (row for path in lease.input["answers"] for row in jsonl.read(resolve(path))),
+        benchmark,
+        evaluation.Templates(judge_template(settings.template)),
+        settings,
+    )
+    points = publish_rows("points", lease.path("score"), evaluation.point_rows(found))
+    scores: dict[str, Any] = {one.scoring: evaluation.as_json(one) for one in found}
+    return Result(metrics=scores, artifact=points)
+
+
+def apply_score(session: Session, lease: Lease, result: Result) -> None:
+    """The scores of this version with this template."""
+    settings = EvaluationSettings.model_validate(lease.settings)
+    template = {"name": settings.template, "sha256": settings.template_sha256}
+    for name, metrics in result.metrics.items():
+        told = f"{settings.benchmark}/{name}"
+        _record(session, settings.version, lease.job_id, told, metrics, template)
+
+
+def _benchmark(lease: Lease) -> tuple[EvaluationSettings, Benchmark, list[Example]]:
+    settings = EvaluationSettings.model_validate(lease.settings)
+    examples = evaluation.read_examples(resolve(lease.input["examples"]), settings)
+    return settings, BENCHMARKS[settings.benchmark], examples
+
+
+def _sampling(version: ModelVersion, settings: EvaluationSettings) -> SamplingSettings:
+    """Greedy for one vote; several are sampled as the version's recipe samples judgments."""
+    limit = settings.max_tokens
+    if settings.votes == 1:
+        return SamplingSettings(temperature=0, max_tokens=limit)
+    return SamplingSettings.model_validate(
+        {**version.lineage["judge_sampling"], "max_tokens": limit}
+    )
+
+
 def _record(
-    session: Session, version_id: str, job_id: str, name: str, metrics: dict[str, Any]
+    session: Session,
+    version_id: str,
+    job_id: str,
+    name: str,
+    metrics: dict[str, Any],
+    template: dict[str, Any],
 ) -> None:
     session.add(
-        Evaluation(id=new_id("ev"), version_id=version_id, job_id=job_id, set=name, metrics=metrics)
+        Evaluation(
+            id=new_id("ev"),
+            version_id=version_id,
+            job_id=job_id,
+            set=name,
+            template=template["name"],
+            template_sha256=template["sha256"],
+            metrics=metrics,
+        )
     )
 
 
@@ -126,4 +202,12 @@ def _summaries(session: Session, version_id: str, job_id: str) -> Summaries:
     return dict(found.tuples().all())
 
 
-app = make_app("evaluator", {"validate": Handler(validate), "gate": Handler(gate, apply_gate)})
+app = make_app(
+    "evaluator",
+    {
+        "validate": Handler(validate),
+        "gate": Handler(gate, apply_gate),
+        "evaluate": Handler(evaluate),
+        "score": Handler(score, apply_score),
+    },
+)

@@ -14,7 +14,7 @@ from selftaught.database import transaction
 from selftaught.database.tables import ModelVersion
 from selftaught.hashing import stable_seed
 from selftaught.inference import Engine
-from selftaught.judging import load_judge_template, load_modify_template
+from selftaught.registry import judge_template, modify_template
 from selftaught.versions import open_version
 from selftaught.work.kernel import Lease, Result
 from selftaught.work.worker import Handler, make_app
@@ -48,7 +48,7 @@ def run_pair(lease: Lease) -> Result:
     pairs = make_pairs(
         list(islice(rows, offset, offset + lease.input["limit"])),
         _engine(lease),
-        load_modify_template(lease.recipe.pair.template),
+        modify_template(lease.recipe.pair.template),
         lease.recipe.pair,
         _seed(lease),
     )
@@ -64,7 +64,7 @@ def run_judge(lease: Lease) -> Result:
     judgments = judge_pairs(
         list(jsonl.read(resolve(lease.input["pairs"]))),
         _engine(lease),
-        load_judge_template(lease.recipe.judge.template),
+        judge_template(lease.recipe.judge.template),
         lease.recipe.judge,
         _seed(lease),
     )
@@ -89,7 +89,7 @@ def run_curate(lease: Lease) -> Result:
         counts, report = curate(
             [resolve(path) for path in lease.input["judgments"]],
             [resolve(path) for path in lease.input["pairs"]],
-            load_judge_template(lease.recipe.judge.template),
+            judge_template(lease.recipe.judge.template),
             lease.recipe.curate,
             _seed(lease),
             examples.write,

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from selftaught import jsonl
 from selftaught.contracts import TrainSettings
 from selftaught.inference import ModelLoadError
-from selftaught.judging import load_judge_template
+from selftaught.registry import judge_template
 
 _events = 1  # the file descriptor that the parent reads
 
@@ -72,7 +72,7 @@ def run(spec: Spec) -> dict[str, Any]:
 def _train_and_publish(spec: Spec, work: Path) -> dict[str, Any]:
     from services.trainer import checkpoints
 
-    template = load_judge_template(spec.template)
+    template = judge_template(spec.template)
     heldout = [row for path in spec.heldout_paths for row in jsonl.read(path)][::2]
     if not heldout:
         raise Failure("bad_data", "no held-out pairs to choose a checkpoint with")

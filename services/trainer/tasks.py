@@ -12,13 +12,13 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 import selftaught
+from selftaught import aliases
 from selftaught.artifacts import hash_folder, resolve, sync_folder
 from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Dataset, Iteration, Job, ModelVersion, Stage
 from selftaught.hashing import stable_seed
 from selftaught.ids import new_id
-from selftaught.judging import load_judge_template
-from selftaught.registry import base_model_path
+from selftaught.registry import base_model_path, judge_template
 from selftaught.settings import get_settings
 from selftaught.versions import version_folder
 from selftaught.work.events import emit
@@ -35,14 +35,15 @@ def register(lease: Lease) -> Result:
     """Check and hash the base model."""
     folder = base_model_path(lease.recipe.base_model)
     check_base_model(folder)
-    return Result(extra={"path": str(folder), "sha256": hash_folder(folder)})
+    found = {"path": str(folder), "sha256": hash_folder(folder), "template": _template(lease)}
+    return Result(extra=found)
 
 
 def apply_register(session: Session, lease: Lease, result: Result) -> dict[str, Any]:
     """The seed's version, shared by the jobs that use these weights, from there, in this way."""
     job = session.get_one(Job, lease.job_id)
     _lock_numbers(session, job.model)
-    lineage = {**_lineage(session, job, lease), "inference": lease.recipe.inference}
+    lineage = {**_lineage(session, job, lease, result), "inference": lease.recipe.inference}
     version = session.scalar(
         select(ModelVersion).where(
             ModelVersion.model == job.model,
@@ -56,6 +57,8 @@ def apply_register(session: Session, lease: Lease, result: Result) -> dict[str, 
     if version is None:
         version = _add_version(session, job, lease, result, lineage)
     session.get_one(Iteration, lease.iteration_id).version_id = version.id
+    if job.kind == "registration" and aliases.lock(session, job.model, aliases.LATEST) is None:
+        aliases.move(session, job.model, aliases.LATEST, version, reason=f"registered by {job.id}")
     return {"version": version.ref, "sha256": version.sha256}
 
 
@@ -92,8 +95,19 @@ def train(lease: Lease) -> Result:
     return Result(
         counts={"train_tokens": made["train_tokens"], "steps": made["steps"]},
         metrics=made,
-        extra={"path": version_id, "sha256": sha256, "base": base.id, "id": version_id},
+        extra={
+            "path": version_id,
+            "sha256": sha256,
+            "base": base.id,
+            "id": version_id,
+            "template": _template(lease),
+        },
     )
+
+
+def _template(lease: Lease) -> dict[str, str]:
+    template = judge_template(lease.recipe.judge.template)
+    return {"name": template.name, "sha256": template.sha256}
 
 
 def undo_train(result: Result) -> None:
@@ -109,7 +123,7 @@ def apply_train(session: Session, lease: Lease, result: Result) -> dict[str, Any
     job = session.get_one(Job, lease.job_id)
     _lock_numbers(session, job.model)
     lineage = {
-        **_lineage(session, job, lease),
+        **_lineage(session, job, lease, result),
         # Trained versions are run by transformers, wherever the seed is served.
         "inference": "local",
         "train": result.metrics,
@@ -147,9 +161,8 @@ def _add_version(
     return version
 
 
-def _lineage(session: Session, job: Job, lease: Lease) -> dict[str, Any]:
+def _lineage(session: Session, job: Job, lease: Lease, result: Result) -> dict[str, Any]:
     """Rule 2 of docs/architecture.md: what one would need to make this version again."""
-    template = load_judge_template(lease.recipe.judge.template)
     counts = session.execute(
         select(Iteration.number, Stage.kind, Stage.counts)
         .join(Stage, Stage.iteration_id == Iteration.id)
@@ -160,10 +173,10 @@ def _lineage(session: Session, job: Job, lease: Lease) -> dict[str, Any]:
         select(Artifact.sha256)
         .join(Dataset, Dataset.artifact_id == Artifact.id)
         .where(Dataset.id == job.dataset_id)
-    ).one()
+    ).one_or_none()  # none: a base model was registered
     return {
-        "dataset": {"id": job.dataset_id, "sha256": dataset},
-        "template": {"name": template.name, "sha256": template.sha256},
+        "dataset": {"id": job.dataset_id, "sha256": dataset} if dataset else None,
+        "template": result.extra["template"],
         "judge_max_tokens": lease.recipe.validate_.max_tokens,
         "judge_sampling": lease.recipe.judge.sampling.model_dump(),
         "recipe": job.recipe,

@@ -47,7 +47,7 @@ def scored(
     """Every asked question must have an answer here, and no other may."""
     asked = {(e.id, shown) for e in examples for shown in benchmark.asks(e, scoring, SEED)}
     assert asked == set(answers)
-    judgments = Judgments(TEMPLATE, {key: Answer(text) for key, text in answers.items()})
+    judgments = Judgments(TEMPLATE, {key: [Answer(text)] for key, text in answers.items()})
     return benchmark.score(examples, judgments, scoring, SEED)
 
 

@@ -1,0 +1,107 @@
+"""Evaluations: a version on a benchmark, as a job of its own; results by version and template."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from sqlalchemy import select
+
+from selftaught import aliases
+from selftaught.benchmarks import pairs
+from selftaught.contracts import (
+    EvaluationIn,
+    EvaluationOut,
+    EvaluationSettings,
+    Page,
+    State,
+)
+from selftaught.database import transaction
+from selftaught.database.tables import Artifact, Dataset, Job
+from selftaught.http import Refused, problem_docs
+from selftaught.ids import new_id
+from selftaught.registry import UnknownName, judge_template
+from selftaught.work import pipeline
+from services.api import problems, views
+from services.api.deps import Cursor, Limit, StorableBody
+
+router = APIRouter(prefix="/v1/evaluations", tags=["evaluations"])
+
+
+@router.post("", status_code=201, responses=problem_docs(404), dependencies=[StorableBody])
+def create_evaluation(body: EvaluationIn, response: Response) -> EvaluationOut:
+    """Judge a benchmark with a version; its result stands under the id that comes back."""
+    with transaction() as session:
+        version = aliases.resolve(session, body.model)
+        dataset = session.get(Dataset, body.dataset)
+        if dataset is None:
+            raise problems.not_found("dataset", body.dataset, "dataset")
+        if dataset.kind not in ("benchmark", "labelled"):
+            detail = f"dataset {body.dataset!r} is of kind {dataset.kind!r}: it has no labels"
+            raise Refused(422, "wrong_dataset_kind", detail, param="dataset")
+        sha256 = session.get_one(Artifact, dataset.artifact_id).sha256
+    try:
+        template = judge_template(body.template or version.lineage["template"]["name"])
+    except UnknownName as error:
+        raise problems.unknown_name(error, "template") from error
+    settings = EvaluationSettings(
+        version=version.id,
+        ref=version.ref,
+        benchmark=dataset.benchmark or pairs.NAME,
+        labelled=dataset.kind == "labelled",
+        dataset_sha256=sha256,
+        scoring=list(dict.fromkeys(body.scoring)),
+        template=template.name,
+        template_sha256=template.sha256,
+        votes=body.votes,
+        seed=body.seed,
+        limit=body.limit,
+        max_tokens=body.max_tokens or version.lineage["judge_max_tokens"],
+    )
+    with transaction() as session:
+        job = Job(
+            id=new_id("eval"),
+            kind="evaluation",
+            state=State.PENDING,
+            model=version.model,
+            dataset_id=body.dataset,
+            recipe=settings.model_dump(mode="json"),
+        )
+        session.add(job)
+        pipeline.start_job(session, job)
+        session.flush()
+        session.refresh(job)
+        (out,) = views.evaluations(session, [job])
+    response.headers["Location"] = f"/v1/evaluations/{out.id}"
+    return out
+
+
+@router.get("", responses=problem_docs())
+def list_evaluations(
+    after: Cursor = None,
+    limit: Limit = 20,
+    model: Annotated[
+        str | None, Query(max_length=200, description="Only of this model, or name:number.")
+    ] = None,
+) -> Page[EvaluationOut]:
+    """Evaluations, newest first."""
+    query = select(Job).where(Job.kind == "evaluation").order_by(Job.id.desc()).limit(limit + 1)
+    if after is not None:
+        query = query.where(Job.id < after)
+    if model is not None and ":" in model:
+        query = query.where(Job.recipe["ref"].astext == model)
+    elif model is not None:
+        query = query.where(Job.model == model)
+    with transaction() as session:
+        rows = session.scalars(query).all()
+        return Page(data=views.evaluations(session, rows[:limit]), has_more=len(rows) > limit)
+
+
+@router.get("/{evaluation_id}", responses=problem_docs(404))
+def get_evaluation(evaluation_id: str) -> EvaluationOut:
+    """One evaluation: its progress, and its scores once it has succeeded."""
+    with transaction() as session:
+        job = session.get(Job, evaluation_id)
+        if job is None or job.kind != "evaluation":
+            raise problems.not_found("evaluation", evaluation_id)
+        return views.evaluations(session, [job])[0]

@@ -1,0 +1,85 @@
+"""Prompt templates: the shipped ones, and a user's own. A name never changes its content."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Body, Response
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+
+from selftaught.contracts import Page, TemplateOut
+from selftaught.database import transaction
+from selftaught.database.tables import StoredTemplate
+from selftaught.http import Refused, field_errors, problem_docs
+from selftaught.judging import Template, load_template, parse_template, template_names
+from services.api import problems
+from services.api.deps import Cursor, Limit, StorableBody
+
+router = APIRouter(prefix="/v1/templates", tags=["templates"])
+
+
+@router.post("", status_code=201, responses=problem_docs(409), dependencies=[StorableBody])
+def create_template(body: dict[str, Any] = Body(...), *, response: Response) -> TemplateOut:  # noqa: B008
+    """Upload a template: `name`, `kind` (judge, modify), `user` with its placeholders, and so on.
+
+    Uploading the same content again changes nothing; other content under a known name is refused.
+    """
+    try:
+        template = parse_template(body)
+    except ValidationError as error:
+        errors = field_errors(error.errors(include_url=False, include_context=False))
+        detail = f"{errors[0]['field']}: {errors[0]['message']}"
+        param = errors[0]["field"]
+        raise Refused(422, "invalid_template", detail, param=param, errors=errors) from error
+    if template.name in template_names():
+        known = load_template(template.name).sha256
+    else:
+        row = {
+            "name": template.name,
+            "kind": template.kind,
+            "sha256": template.sha256,
+            "content": template.model_dump(mode="json"),
+        }
+        with transaction() as session:
+            session.execute(insert(StoredTemplate).values(row).on_conflict_do_nothing())
+            known = session.get_one(StoredTemplate, template.name).sha256
+    if known != template.sha256:
+        detail = f"there is another template {template.name!r}; choose a new name"
+        raise Refused(409, "template_exists", detail, param="name")
+    response.headers["Location"] = f"/v1/templates/{template.name}"
+    return _out(template)
+
+
+@router.get("", responses=problem_docs())
+def list_templates(after: Cursor = None, limit: Limit = 20) -> Page[TemplateOut]:
+    """Templates by name; `after` is a name."""
+    with transaction() as session:
+        stored = session.scalars(select(StoredTemplate).order_by(StoredTemplate.name)).all()
+    found = [load_template(name) for name in template_names()]
+    found += [parse_template(row.content) for row in stored]
+    rows = sorted((one for one in found if after is None or one.name > after), key=lambda t: t.name)
+    return Page(data=[_out(one) for one in rows[:limit]], has_more=len(rows) > limit)
+
+
+@router.get("/{name}", responses=problem_docs(404))
+def get_template(name: str) -> TemplateOut:
+    """One template."""
+    if name in template_names():
+        return _out(load_template(name))
+    with transaction() as session:
+        row = session.get(StoredTemplate, name)
+        if row is None:
+            raise problems.not_found("template", name)
+        return _out(parse_template(row.content))
+
+
+def _out(template: Template) -> TemplateOut:
+    return TemplateOut(
+        name=template.name,
+        kind=template.kind,
+        sha256=template.sha256,
+        shipped=template.name in template_names(),
+        content=template.model_dump(mode="json", exclude_none=True),
+    )
