@@ -136,6 +136,91 @@ def demo(
 
 
 @app.command()
+def register(
+    base_model: Annotated[str, typer.Argument(help="A folder in <home>/models, or 'smallworld'.")],
+    home: Home = DEFAULT_HOME,
+    name: Annotated[str | None, typer.Option(help="Name of the model; default: the same.")] = None,
+    template: Annotated[str, typer.Option(help="Judge template.")] = "mt-bench",
+    max_tokens: Annotated[int, typer.Option(help="Length limit of a judgment.")] = 1024,
+) -> None:
+    """Make a base model a version as it is, to be evaluated or to judge."""
+    from selftaught.client import ApiError, Client
+    from selftaught.demo import ensure_stack
+    from selftaught.evaluate import register as run
+
+    options = {"name": name, "template": template, "max_tokens": max_tokens}
+    try:
+        with Client(ensure_stack(home.resolve(), errors)) as client:
+            job = run(client, {"base_model": base_model, **options})
+    except ApiError as error:
+        errors.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+    if job["state"] != "succeeded":
+        errors.print_json(data=job["error"] or {"state": job["state"]})
+        raise typer.Exit(1)
+    console.print(job["version"])
+
+
+@app.command()
+def evaluate(
+    benchmark: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="File in its published format.")
+    ],
+    model: Annotated[str, typer.Option(help="name, name:alias or name:number.")],
+    home: Home = DEFAULT_HOME,
+    scoring: Annotated[str, typer.Option(help="strict, official or both.")] = "strict,official",
+    template: Annotated[
+        str | None, typer.Option(help="Judge template; default: the version's own.")
+    ] = None,
+    votes: Annotated[int, typer.Option(min=1, help="1 is greedy.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of orders, votes and intervals.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Judge so many examples, drawn by the seed.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Length limit of an answer.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Which benchmark it is; default: by its fields.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the result to this file, too.")
+    ] = None,
+) -> None:
+    """Score a model version on a benchmark's file, with intervals."""
+    from selftaught.client import ApiError, Client
+    from selftaught.demo import ensure_stack
+    from selftaught.evaluate import evaluate as run
+    from selftaught.evaluate import report, tables
+
+    options = {
+        "model": model,
+        "scoring": scoring.replace(" ", "").split(","),
+        "template": template,
+        "votes": votes,
+        "seed": seed,
+        "limit": limit,
+        "max_tokens": max_tokens,
+        "benchmark": kind,
+    }
+    try:
+        with Client(ensure_stack(home.resolve(), errors)) as client:
+            found = run(client, benchmark, options, errors)
+    except ApiError as error:
+        errors.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+    if found["state"] != "succeeded":
+        errors.print_json(data=found["error"] or {"state": found["state"]})
+        raise typer.Exit(1)
+    if not console.is_terminal:
+        console.width = 140
+    for table in tables(found):
+        console.print(table)
+    if json_file is not None:
+        json_file.write_text(report(found))
+
+
+@app.command()
 def migrate() -> None:
     """Bring the database of DATABASE_URL to this version's schema."""
     import subprocess

@@ -47,14 +47,16 @@ class Client:
             raise ApiError(response.status_code, body)
         return body
 
-    def upload(self, path: Path, kind: str = "instructions", name: str | None = None) -> Json:
-        """Upload a JSONL, CSV or text file, streamed from disk."""
+    def upload(
+        self, path: Path, kind: str = "instructions", name: str | None = None, **fields: str
+    ) -> Json:
+        """Upload a file, streamed from disk; `fields`: column, benchmark."""
         with path.open("rb") as file:
             return self.call(
                 "POST",
                 "/v1/datasets",
                 files={"file": (path.name, file)},
-                data={"kind": kind, "name": name or path.stem},
+                data={"kind": kind, "name": name or path.stem, **fields},
             )
 
     def create_job(self, **job: Any) -> Json:
@@ -89,6 +91,17 @@ class Client:
                 return job
             time.sleep(0.5)
         raise TimeoutError(f"{job_id} has not ended after {seconds:.0f} s")
+
+    def register_model(self, **registration: Any) -> Json:
+        """POST /v1/models with the fields of `RegistrationIn`: a job."""
+        return self.call("POST", "/v1/models", json=registration)
+
+    def create_evaluation(self, **evaluation: Any) -> Json:
+        """POST /v1/evaluations with the fields of `EvaluationIn`."""
+        return self.call("POST", "/v1/evaluations", json=evaluation)
+
+    def evaluation(self, evaluation_id: str) -> Json:
+        return self.call("GET", f"/v1/evaluations/{evaluation_id}")
 
     def judge(self, instruction: str, response_a: str, response_b: str, **options: Any) -> Json:
         """POST /judge."""

@@ -29,7 +29,7 @@ def run(home: Path, recipe: str, console: Console) -> int:
 
     Returns the exit status: 0 when the job succeeded.
     """
-    url = _stack(home, console)
+    url = ensure_stack(home, console)
     with Client(url) as client:
         console.print(f"gateway {url}  (API pages: {url}/docs)")
         dataset = client.upload(WORLD / "instructions.jsonl")
@@ -52,7 +52,8 @@ def run(home: Path, recipe: str, console: Console) -> int:
     return 0
 
 
-def _stack(home: Path, console: Console) -> str:
+def ensure_stack(home: Path, console: Console) -> str:
+    """The gateway's URL of this home's stack, started if it was not up."""
     stack = Stack(home, port=None, tied=False)
     started = time.monotonic()
     try:

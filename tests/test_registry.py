@@ -35,6 +35,7 @@ def test_overrides_reach_one_setting_and_leave_its_neighbours() -> None:
         ({"pair": {"template": "mt-bench"}}, "mt-bench"),
     ],
 )
+@pytest.mark.usefixtures("database")  # templates may be uploaded ones
 def test_unknown_names_are_named(overrides: dict[str, object], named: str) -> None:
     with pytest.raises(UnknownName, match=named):
         resolve_recipe("quickstart", overrides)

@@ -17,13 +17,13 @@ from selftaught.benchmarks import (
     Example,
     Judgments,
     Score,
-    Scoring,
     find,
     load,
 )
 from selftaught.benchmarks.base import drawn_order
 from selftaught.benchmarks.rewardbench import SECTIONS
 from selftaught.benchmarks.rewardbench2 import four
+from selftaught.contracts import Scoring
 from selftaught.judging import load_judge_template
 
 Row = dict[str, Any]

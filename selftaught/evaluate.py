@@ -1,0 +1,74 @@
+"""`selftaught evaluate` and `selftaught register`: the user's side, over HTTP only."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from selftaught.client import ENDED, Client
+
+Json = dict[str, Any]
+
+
+def evaluate(client: Client, benchmark: Path, options: Json, console: Console) -> Json:
+    """Upload a benchmark's file, judge it, wait; the evaluation as it ended.
+
+    `options`: the fields of `EvaluationIn` but `dataset`, those that are None left out, and
+    `benchmark`: which one the file is, where its fields do not say.
+    """
+    named = {"benchmark": options.pop("benchmark")} if options.get("benchmark") else {}
+    dataset = client.upload(benchmark, kind="benchmark", **named)
+    console.print(f"{benchmark.name}: {dataset['rows']} examples of {dataset['benchmark']}")
+    asked = {name: value for name, value in options.items() if value is not None}
+    found = client.create_evaluation(dataset=dataset["id"], **asked)
+    total = min(dataset["rows"], asked.get("limit") or dataset["rows"])
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bars:
+        task = bars.add_task(f"{found['model']} judges", total=total)
+        while found["state"] not in ENDED:
+            time.sleep(0.5)
+            found = client.evaluation(found["id"])
+            bars.update(task, completed=found["examples_done"])
+    return found
+
+
+def register(client: Client, options: Json) -> Json:
+    """Make a base model a version; the job as it ended (`version`: its ref, if it succeeded)."""
+    job = client.register_model(**{k: v for k, v in options.items() if v is not None})
+    job = client.wait(job["id"])
+    if job["state"] == "succeeded":
+        (iteration,) = client.iterations(job["id"])
+        job["version"] = iteration["model_version"]
+    return job
+
+
+def tables(found: Json) -> Iterable[Table]:
+    """One table for each scoring: every figure with its interval."""
+    settings = found["settings"]
+    votes = "greedy" if settings["votes"] == 1 else f"vote of {settings['votes']}"
+    for score in found["scores"]:
+        title = (
+            f"{found['benchmark']}, {score['scoring']}: {found['model']}, "
+            f"template {settings['template']} ({settings['template_sha256'][:8]}), {votes}, "
+            f"seed {settings['seed']}"
+        )
+        table = Table("figure", "value", "95 % interval", title=title, title_justify="left")
+        for one in score["figures"]:
+            interval = f"{one['low']:.4f} to {one['high']:.4f}"
+            table.add_row(one["name"], f"{one['value']:.4f}", interval)
+        counts = {**score["counts"], **{k: found["counts"][k] for k in ("truncated", "too_long")}}
+        table.caption = ", ".join(f"{key} {value}" for key, value in counts.items())
+        yield table
+
+
+def report(found: Json) -> str:
+    """What two runs with one seed have in common, as JSON: no ids, no times."""
+    settings = {k: v for k, v in found["settings"].items() if k not in ("name", "version")}
+    return json.dumps({"settings": settings, "scores": found["scores"]}, indent=1) + "\n"
