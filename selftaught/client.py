@@ -103,6 +103,10 @@ class Client:
     def evaluation(self, evaluation_id: str) -> Json:
         return self.call("GET", f"/v1/evaluations/{evaluation_id}")
 
+    def compare(self, first: str, second: str) -> Json:
+        """Paired tests between two evaluations on the same examples."""
+        return self.call("GET", f"/v1/evaluations/{first}/compare/{second}")
+
     def judge(self, instruction: str, response_a: str, response_b: str, **options: Any) -> Json:
         """POST /judge."""
         body = {"instruction": instruction, "response_a": response_a, "response_b": response_b}

@@ -430,6 +430,28 @@ class EvaluationOut(BaseModel):
     finished_at: dt.datetime | None
 
 
+class PairedOut(BaseModel):
+    """Two evaluations on the same examples; `difference` is the second's mean less the first's."""
+
+    scoring: Scoring
+    n: int
+    first: float
+    second: float
+    difference: float
+    low: float = Field(description="95 % paired bootstrap interval of the difference.")
+    high: float
+    only_first: int = Field(description="Examples on which only the first did better.")
+    only_second: int
+    p: float = Field(description="Exact McNemar test, two-sided.")
+
+
+class ComparisonOut(BaseModel):
+    first: str
+    second: str
+    models: list[str] = Field(description="The two versions, name:number.")
+    paired: list[PairedOut] = Field(description="For each scoring that both have.")
+
+
 # ---------------------------------------------------------------- judging
 
 

@@ -39,6 +39,10 @@ _COMPACT_BELOW = 0.85
 """Finished rows leave the batch when less than this share of it is still running."""
 
 
+_PADDING = 64
+"""Positions that a prompt may be padded by, to share a batch; or a quarter of its own length."""
+
+
 class LocalEngine:
     """A causal language model from a folder (weights, or a PEFT adapter that names its base).
 
@@ -115,6 +119,8 @@ class LocalEngine:
             n = requests[index].n
             longest = len(prompts[batch[0]]) if batch else len(prompts[index])
             fits = (rows + n) * (longest + max_tokens) <= self._max_tokens
+            padding = longest - len(prompts[index])
+            fits &= padding <= max(_PADDING, len(prompts[index]) // 4)
             if batch and (rows + n > self._max_rows or not fits):
                 yield batch
                 batch, rows = [], 0

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
-from selftaught import aliases
+from selftaught import aliases, jsonl
+from selftaught.artifacts import resolve
 from selftaught.benchmarks import pairs
+from selftaught.benchmarks.statistics import compare
 from selftaught.contracts import (
+    ComparisonOut,
     EvaluationIn,
     EvaluationOut,
     EvaluationSettings,
     Page,
+    PairedOut,
     State,
 )
 from selftaught.database import transaction
-from selftaught.database.tables import Artifact, Dataset, Job
+from selftaught.database.tables import Artifact, Chunk, Dataset, Job
 from selftaught.http import Refused, problem_docs
 from selftaught.ids import new_id
 from selftaught.registry import UnknownName, judge_template
@@ -101,7 +107,49 @@ def list_evaluations(
 def get_evaluation(evaluation_id: str) -> EvaluationOut:
     """One evaluation: its progress, and its scores once it has succeeded."""
     with transaction() as session:
-        job = session.get(Job, evaluation_id)
-        if job is None or job.kind != "evaluation":
-            raise problems.not_found("evaluation", evaluation_id)
-        return views.evaluations(session, [job])[0]
+        return views.evaluations(session, [_find(session, evaluation_id)])[0]
+
+
+@router.get("/{evaluation_id}/compare/{other_id}", responses=problem_docs(404, 409))
+def compare_evaluations(evaluation_id: str, other_id: str) -> ComparisonOut:
+    """Is the second better than the first? Paired tests over the examples that both judged."""
+    with transaction() as session:
+        jobs = [_find(session, one) for one in (evaluation_id, other_id)]
+        refs = [job.recipe["ref"] for job in jobs]
+        paths = [_points(session, job) for job in jobs]
+    first, second = (_by_scoring(path) for path in paths)
+    paired = []
+    for scoring in sorted(first.keys() & second.keys(), reverse=True):
+        try:
+            found = compare(first[scoring], second[scoring])
+        except ValueError as error:
+            raise Refused(409, "not_comparable", str(error)) from error
+        paired.append(PairedOut.model_validate({"scoring": scoring, **asdict(found)}))
+    return ComparisonOut(first=evaluation_id, second=other_id, models=refs, paired=paired)
+
+
+def _find(session: Session, evaluation_id: str) -> Job:
+    job = session.get(Job, evaluation_id)
+    if job is None or job.kind != "evaluation":
+        raise problems.not_found("evaluation", evaluation_id)
+    return job
+
+
+def _points(session: Session, job: Job) -> str:
+    """The file of its points by example; 409 while it has none."""
+    query = (
+        select(Artifact.path)
+        .join(Chunk, Chunk.artifact_id == Artifact.id)
+        .where(Chunk.job_id == job.id, Chunk.kind == "score")
+    )
+    path = session.scalar(query)
+    if path is None:
+        raise Refused(409, "not_finished", f"evaluation {job.id!r} has no scores ({job.state})")
+    return path
+
+
+def _by_scoring(path: str) -> dict[str, dict[str, float]]:
+    points: dict[str, dict[str, float]] = {}
+    for row in jsonl.read(resolve(path)):
+        points.setdefault(row["scoring"], {})[row["example"]] = row["points"]
+    return points

@@ -120,6 +120,16 @@ def test_an_evaluation_is_planned_with_every_choice_written_down(client: TestCli
     assert cancelled.json()["state"] == "cancelled"
 
 
+def test_only_finished_evaluations_are_compared(client: TestClient) -> None:
+    version()
+    body = {"dataset": upload_labelled(client), "model": "m:0"}
+    name = client.post("/v1/evaluations", json=body).json()["id"]
+    early = client.get(f"/v1/evaluations/{name}/compare/{name}")
+    assert_problem(early, 409, "not_finished")
+    missing = client.get(f"/v1/evaluations/{name}/compare/eval_no")
+    assert_problem(missing, 404, "evaluation_not_found")
+
+
 @pytest.mark.parametrize(
     ("change", "status", "code", "param"),
     [
