@@ -4,13 +4,19 @@ Knows nothing about models, databases or the web.
 """
 
 from selftaught.judging.templates import (
+    LENGTHS,
     ORDERS,
     JudgeTemplate,
+    Label,
+    LabelTemplate,
     Message,
+    Modification,
     ModifyTemplate,
     Order,
     Template,
+    in_context,
     load_judge_template,
+    load_label_template,
     load_modify_template,
     load_template,
     parse_template,
@@ -29,11 +35,15 @@ from selftaught.judging.verdicts import (
 )
 
 __all__ = [
+    "LENGTHS",
     "ORDERS",
     "Combined",
     "JudgeTemplate",
     "Judged",
+    "Label",
+    "LabelTemplate",
     "Message",
+    "Modification",
     "ModifyTemplate",
     "Order",
     "Tally",
@@ -41,7 +51,9 @@ __all__ = [
     "Verdict",
     "aggregate",
     "combine",
+    "in_context",
     "load_judge_template",
+    "load_label_template",
     "load_modify_template",
     "load_template",
     "parse_template",
