@@ -10,7 +10,12 @@ from typing import Any
 import yaml
 
 from selftaught.contracts import Recipe
-from selftaught.judging import load_judge_template, load_modify_template, template_names
+from selftaught.judging import (
+    load_judge_template,
+    load_label_template,
+    load_modify_template,
+    template_names,
+)
 from selftaught.settings import get_settings
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
@@ -70,12 +75,23 @@ def resolve_recipe(recipe: str | dict[str, Any], overrides: dict[str, Any]) -> R
     for kind, load, name in (
         ("judge template", load_judge_template, resolved.judge.template),
         ("modify template", load_modify_template, resolved.pair.template),
+        ("label template", load_label_template, resolved.select.label.template),
     ):
         try:
             load(name)
         except KeyError:
             raise UnknownName(kind, name, template_names()) from None
+    _check_categories(resolved)
     return resolved
+
+
+def _check_categories(recipe: Recipe) -> None:
+    """A quota for a category that the label template does not know would never fill."""
+    quotas = recipe.select.quotas
+    known = load_label_template(recipe.select.label.template).categories
+    for name in (quotas.categories or {}) if quotas is not None else {}:
+        if name not in known:
+            raise UnknownName("category", name, list(known))
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
