@@ -27,7 +27,7 @@ from services.generator.select import normalise
 from services.generator.verify import meets
 
 _REFUSAL = re.compile(
-    r"(i'm |i am )?(very |so )?sorry\b|i('m| am) (unable|not able)\b|(as )?an ai\b|i apologi[sz]e\b"
+    r"(i'm |i am )?(very |so )?sorry\b|i('m| am) (unable|not able)\b|as an ai\b|i apologi[sz]e\b"
     r"|i (can't|cannot|can not|won't|will not) "
     r"(help|assist|comply|fulfil|do|create|write|provide|generate|modify|answer)",
     re.IGNORECASE,

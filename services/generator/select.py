@@ -1,7 +1,7 @@
 """Decides which uploaded instructions may be used, says why not for the others, and shuffles.
 
 Streams: memory holds a digest, a position and a length for each row, never the texts; with
-near-duplicate removal also a MinHash signature of each kept row (about 1 KiB).
+near-duplicate removal also the LSH entries of each kept row (about 5 KiB).
 """
 
 from __future__ import annotations

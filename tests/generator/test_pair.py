@@ -187,6 +187,7 @@ def test_a_bad_one_call_reply_is_dropped_for_its_reason(good: str, reply: str, r
         ("As an AI language model I must decline.", True),
         ("I can't log in to my account. What now?", False),
         ("Write an apology that opens with: I'm sorry", False),
+        ("An AI startup needs a name. Suggest five.", False),
     ],
 )
 def test_a_refusal_to_modify_is_told_from_an_instruction(reply: str, refuses: bool) -> None:
