@@ -18,13 +18,6 @@ class Contract(BaseModel):
 # ---------------------------------------------------------------- recipe
 
 
-class SelectSettings(Contract):
-    """Which uploaded rows may be used."""
-
-    min_chars: int = Field(1, ge=0, description="Shorter instructions are dropped (characters).")
-    max_chars: int = Field(8000, ge=1, description="Longer instructions are dropped (characters).")
-
-
 class SamplingSettings(Contract):
     """How a model is sampled."""
 
@@ -34,15 +27,132 @@ class SamplingSettings(Contract):
     max_tokens: int = Field(1024, ge=1, le=32768)
 
 
+class LabelSettings(Contract):
+    """How the seed model labels instructions: category, complexity, expected length."""
+
+    template: str = Field("label", description="Label template by name; it lists the categories.")
+    retries: int = Field(
+        1, ge=0, le=10, description="A reply that cannot be read is asked for again this often."
+    )
+    sampling: SamplingSettings = Field(
+        default_factory=lambda: SamplingSettings(temperature=0.7, max_tokens=256)
+    )
+
+    @model_validator(mode="after")
+    def _retries_differ(self) -> LabelSettings:
+        _need_chance(self.retries, self.sampling, "retries")
+        return self
+
+
+class QuotaSettings(Contract):
+    """Which labelled instructions are used."""
+
+    categories: dict[str, Annotated[int, Field(ge=1)] | None] | None = Field(
+        None,
+        description="Category -> at most so many rows (null: all of them); categories that are "
+        "not named are dropped. Without this setting all categories are used.",
+    )
+    min_complexity: int = Field(1, ge=1, le=5)
+    max_complexity: int = Field(5, ge=1, le=5)
+
+    @model_validator(mode="after")
+    def _range(self) -> QuotaSettings:
+        if self.min_complexity > self.max_complexity:
+            raise ValueError("min_complexity is above max_complexity")
+        return self
+
+
+class SelectSettings(Contract):
+    """Which uploaded rows may be used."""
+
+    min_chars: int = Field(1, ge=0, description="Shorter instructions are dropped (characters).")
+    max_chars: int = Field(
+        8000,
+        ge=1,
+        description="Longer instructions are dropped (characters, with their context if any).",
+    )
+    turn: Literal["first", "last"] = Field(
+        "first",
+        description="Of a conversation: its first user turn alone, or its last one with the "
+        "messages before it as context.",
+    )
+    languages: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Only rows in these languages, as the data names them; a row that does not "
+        "say its language is dropped too.",
+    )
+    drop_toxic: bool = Field(False, description="Drop rows that the data marks as toxic.")
+    drop_redacted: bool = Field(False, description="Drop rows that the data marks as redacted.")
+    drop_pii: bool = Field(
+        False,
+        description="Drop rows with an e-mail address, or a valid phone, card or bank account "
+        "number (IBAN).",
+    )
+    near_duplicates: float = Field(
+        1.0,
+        ge=0.1,
+        le=1,
+        description="Drop a row whose word 3-grams have at least this Jaccard similarity with an "
+        "earlier row's; 1 is off.",
+    )
+    quotas: QuotaSettings | None = Field(
+        None, description="Given (also empty): the seed model labels every row, and these choose."
+    )
+    label: LabelSettings = Field(default_factory=LabelSettings)
+
+
 class PairSettings(Contract):
     """How instructions become response pairs whose worse side is known by construction."""
 
-    template: str = Field("modify", description="Template that asks for a modified instruction.")
+    construction: Literal["modified", "verified"] = Field(
+        "modified",
+        description="'modified': the worse response answers a modified instruction. 'verified': "
+        "of sampled responses, one that meets the row's reference answer and one that does not.",
+    )
+    template: str = Field(
+        "modify",
+        description="Template that asks for a modified instruction; with one that also asks for "
+        "its answer (modify-and-answer) both come from one call, as in the paper.",
+    )
     instructions: int = Field(
         2500, ge=1, description="Fresh instructions each iteration takes from the selection."
     )
+    fresh: bool = Field(
+        True,
+        description="Every iteration takes a fresh slice; false: the pairs of iteration 1 serve "
+        "all iterations, as in the paper.",
+    )
     respond: SamplingSettings = Field(default_factory=lambda: SamplingSettings(temperature=0.7))
     modify: SamplingSettings = Field(default_factory=lambda: SamplingSettings(temperature=0.7))
+    retries: int = Field(
+        0, ge=0, le=10, description="An unusable modification is asked for again this often."
+    )
+    samples: int = Field(
+        8, ge=2, le=64, description="Responses per instruction that 'verified' chooses from."
+    )
+    near_equal: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Drop a pair whose responses are at least this similar (difflib ratio over "
+        "words); 1 drops equal ones only.",
+    )
+    drop_refusals: bool = Field(
+        False, description="Drop a modification that opens like a refusal to write one."
+    )
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> PairSettings:
+        _need_chance(self.retries, self.modify, "retries")
+        if self.construction == "verified":
+            _need_chance(self.samples, self.respond, "construction 'verified'")
+        return self
+
+
+def _need_chance(samples: int, sampling: SamplingSettings, what: str) -> None:
+    if samples and sampling.temperature == 0:
+        raise ValueError(f"{what}: greedy sampling (temperature 0) gives the same reply again")
 
 
 class JudgeSettings(Contract):
@@ -338,7 +448,7 @@ class AliasIn(Contract):
 
 class TemplateOut(BaseModel):
     name: str
-    kind: Literal["judge", "modify", "best-of-four", "rating"]
+    kind: Literal["judge", "modify", "label", "best-of-four", "rating"]
     sha256: str = Field(description="Of the content; the name does not count.")
     shipped: bool
     content: dict[str, Any]

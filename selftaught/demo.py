@@ -125,7 +125,7 @@ def row_of(iteration: Json) -> Json | None:
     return {
         "iteration": iteration["number"],
         "model_version": iteration["model_version"],
-        "pairs": counts.get("pairs", 0),
+        "pairs": counts.get("pairs", counts.get("judged_pairs", 0)),  # fixed pairs: only judged
         "judgments_sampled": counts.get("judgments_sampled", 0),
         "judgments_kept": counts.get("judgments_kept", 0),
         "training_examples": counts.get("training_examples", 0),

@@ -16,6 +16,7 @@ from selftaught.database import transaction
 from selftaught.database.tables import StoredTemplate
 from selftaught.judging import (
     JudgeTemplate,
+    LabelTemplate,
     ModifyTemplate,
     Template,
     load_template,
@@ -81,7 +82,16 @@ def resolve_recipe(recipe: str | dict[str, Any], overrides: dict[str, Any]) -> R
         raise UnknownName("inference endpoint", resolved.inference, ["local", *sorted(endpoints)])
     judge_template(resolved.judge.template)
     modify_template(resolved.pair.template)
+    _check_categories(resolved, label_template(resolved.select.label.template))
     return resolved
+
+
+def _check_categories(recipe: Recipe, template: LabelTemplate) -> None:
+    """A quota for a category that the label template does not know would never fill."""
+    quotas = recipe.select.quotas
+    for name in (quotas.categories or {}) if quotas is not None else {}:
+        if name not in template.categories:
+            raise UnknownName("category", name, list(template.categories))
 
 
 def judge_template(name: str) -> JudgeTemplate:
@@ -100,22 +110,31 @@ def modify_template(name: str) -> ModifyTemplate:
     return template
 
 
-@lru_cache
-def _stored_template(name: str) -> Template:
-    with transaction() as session:
-        row = session.get(StoredTemplate, name)
-        if row is None:
-            raise KeyError(name)
-        return parse_template(row.content)
+def label_template(name: str) -> LabelTemplate:
+    """A label template, shipped or uploaded; raises UnknownName."""
+    template = _template(name)
+    if not isinstance(template, LabelTemplate):
+        raise UnknownName("label template", name, _template_names("label"))
+    return template
 
 
 def _template(name: str) -> Template | None:
     if name in template_names():
         return load_template(name)
     try:
-        return _stored_template(name)  # a name never changes its content
+        return _stored_template(name)
     except KeyError:
         return None
+
+
+@lru_cache
+def _stored_template(name: str) -> Template:
+    """KeyError if there is none; kept, because a name never changes its content."""
+    with transaction() as session:
+        row = session.get(StoredTemplate, name)
+        if row is None:
+            raise KeyError(name)
+        return parse_template(row.content)
 
 
 def _template_names(kind: str) -> list[str]:

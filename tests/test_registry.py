@@ -33,6 +33,8 @@ def test_overrides_reach_one_setting_and_leave_its_neighbours() -> None:
         ({"inference": "nowhere"}, "nowhere"),
         ({"judge": {"template": "nothing"}}, "nothing"),
         ({"pair": {"template": "mt-bench"}}, "mt-bench"),
+        ({"select": {"label": {"template": "modify"}}}, "unknown label template 'modify'"),
+        ({"select": {"quotas": {"categories": {"maths": 5}}}}, "unknown category 'maths'"),
     ],
 )
 @pytest.mark.usefixtures("database")  # templates may be uploaded ones

@@ -4,15 +4,21 @@ Knows nothing about models, databases or the web.
 """
 
 from selftaught.judging.templates import (
+    LENGTHS,
     ORDERS,
     BestOfFourTemplate,
     JudgeTemplate,
+    Label,
+    LabelTemplate,
     Message,
+    Modification,
     ModifyTemplate,
     Order,
     RatingTemplate,
     Template,
+    in_context,
     load_judge_template,
+    load_label_template,
     load_modify_template,
     load_template,
     parse_template,
@@ -31,12 +37,16 @@ from selftaught.judging.verdicts import (
 )
 
 __all__ = [
+    "LENGTHS",
     "ORDERS",
     "BestOfFourTemplate",
     "Combined",
     "JudgeTemplate",
     "Judged",
+    "Label",
+    "LabelTemplate",
     "Message",
+    "Modification",
     "ModifyTemplate",
     "Order",
     "RatingTemplate",
@@ -45,7 +55,9 @@ __all__ = [
     "Verdict",
     "aggregate",
     "combine",
+    "in_context",
     "load_judge_template",
+    "load_label_template",
     "load_modify_template",
     "load_template",
     "parse_template",

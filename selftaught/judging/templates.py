@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from itertools import permutations
@@ -26,11 +27,24 @@ Message = dict[str, str]
 Order = Literal["AB", "BA"]
 ORDERS: tuple[Order, Order] = ("AB", "BA")
 
+LENGTHS = ("sentence", "paragraph", "page", "longer")
+"""Expected lengths of a response, as labels."""
+
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+_LABEL_LINE = re.compile(r"^[ \t]*(category|complexity|length):[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
+
+
+def in_context(instruction: str, context: Sequence[Message] | None) -> str:
+    """An instruction as text, behind the conversation before it if there is any."""
+    if not context:
+        return instruction
+    turns = "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in context)
+    return f"The conversation so far:\n\n{turns}\n\nThe user's latest message:\n\n{instruction}"
 
 
 class _Prompt(Contract):
-    """What both kinds share; frozen, because a template is its hash."""
+    """What all kinds share; frozen, because a template is its hash."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -74,11 +88,19 @@ class JudgeTemplate(_Prompt):
         )
 
     def show(self, pair: Mapping[str, Any], order: Order) -> list[Message]:
-        """Chat messages for a row {instruction, chosen, rejected}; in AB the chosen one is A."""
+        """Chat messages for a row {instruction, context?, chosen, rejected}; in AB chosen is A."""
         first, second = pair["chosen"], pair["rejected"]
         if order == "BA":
             first, second = second, first
-        return self.render(pair["instruction"], first, second)
+        return self.render(in_context(pair["instruction"], pair.get("context")), first, second)
+
+
+@dataclass(frozen=True)
+class Modification:
+    """What a reply to a modify template holds; `response` only if the template asks for one."""
+
+    instruction: str
+    response: str | None = None
 
 
 class BestOfFourTemplate(_Prompt):
@@ -117,38 +139,108 @@ class ModifyTemplate(_Prompt):
     """Asks for an instruction like a given one, with another answer.
 
     The new instruction stands between the marks `start` and `end`, or is the whole reply if the
-    template has no marks.
+    template has no marks. With `response_end` the template asks for a response to it in the same
+    call, between `end` and `response_end`, and may show the {response} to the given instruction.
     """
 
     kind: Literal["modify"] = "modify"
     start: str | None = Field(None, min_length=1)
     end: str | None = Field(None, min_length=1)
+    response_end: str | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
     def _check(self) -> ModifyTemplate:
-        _need(self.user, {"instruction"})
+        shown = {"instruction"}
+        if self.one_call and "{response}" in self.user:
+            shown.add("response")
+        _need(self.user, shown)
         if (self.start is None) != (self.end is None):
             raise ValueError("start and end: both or neither")
+        if self.one_call and self.start is None:
+            raise ValueError("response_end: needs start and end")
+        return self
+
+    @property
+    def one_call(self) -> bool:
+        """One reply holds the modified instruction and a response to it, as in the paper."""
+        return self.response_end is not None
+
+    @property
+    def _marks(self) -> list[str]:
+        return [mark for mark in (self.start, self.end, self.response_end) if mark is not None]
+
+    def render(self, instruction: str, response: str = "") -> list[Message]:
+        """Chat messages that ask for a modification of this instruction."""
+        return self._messages({"instruction": instruction, "response": response})
+
+    def read(self, reply: str) -> Modification | None:
+        """The modification in a reply; None unless each mark stands there exactly once, in order.
+
+        None also where a part between two marks is blank.
+        """
+        if not self._marks:
+            return Modification(reply.strip()) if reply.strip() else None
+        parts, rest = [], reply
+        for mark in self._marks:
+            before, found, rest = rest.partition(mark)
+            if not found:
+                return None
+            parts.append(before)
+        if any(mark in part for mark in self._marks for part in (*parts, rest)):
+            return None
+        said = [part.strip() for part in parts[1:]]
+        return Modification(*said) if all(said) else None
+
+
+@dataclass(frozen=True)
+class Label:
+    """What an instruction is: `complexity` from 1 to 5, `length` one of LENGTHS."""
+
+    category: str
+    complexity: int
+    length: str
+
+
+class LabelTemplate(_Prompt):
+    """Asks which of `categories` an instruction belongs to, how complex it is, how long its answer.
+
+    A reply is read strictly: each of the lines `Category: ..`, `Complexity: 1..5` and `Length: ..`
+    (one of LENGTHS) stands there exactly once. Upper or lower case makes no difference.
+    """
+
+    kind: Literal["label"] = "label"
+    categories: tuple[str, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _check(self) -> LabelTemplate:
+        _need(self.user, {"instruction"})
+        if any(name != name.strip().casefold() or not name for name in self.categories):
+            raise ValueError("categories: lower case, without blanks at the ends")
+        if len(set(self.categories)) < len(self.categories):
+            raise ValueError("categories: one stands there twice")
         return self
 
     def render(self, instruction: str) -> list[Message]:
-        """Chat messages that ask for a modification of this instruction."""
+        """Chat messages that ask for the labels of this instruction."""
         return self._messages({"instruction": instruction})
 
-    def read_instruction(self, reply: str) -> str | None:
-        """The modified instruction in a reply; None unless each mark stands there exactly once."""
-        if self.start is None or self.end is None:
-            return reply.strip() or None
-        before, start, rest = reply.partition(self.start)
-        inside, end, after = rest.partition(self.end)
-        if not start or not end:
+    def read(self, reply: str) -> Label | None:
+        """The label in a reply; None if a line is missing, stands there twice or says nonsense."""
+        found: dict[str, str] = {}
+        for name, value in _LABEL_LINE.findall(reply.casefold()):
+            if name in found:
+                return None
+            found[name] = value
+        category, length = found.get("category"), found.get("length")
+        complexity = found.get("complexity", "")
+        if category not in self.categories or length not in LENGTHS:
             return None
-        if any(mark in part for mark in (self.start, self.end) for part in (before, inside, after)):
+        if complexity not in {"1", "2", "3", "4", "5"}:
             return None
-        return inside.strip() or None
+        return Label(category, int(complexity), length)
 
 
-Template = JudgeTemplate | ModifyTemplate | BestOfFourTemplate | RatingTemplate
+Template = JudgeTemplate | ModifyTemplate | LabelTemplate | BestOfFourTemplate | RatingTemplate
 _TEMPLATE: TypeAdapter[Template] = TypeAdapter(Annotated[Template, Field(discriminator="kind")])
 
 
@@ -188,6 +280,14 @@ def load_modify_template(name: str) -> ModifyTemplate:
     template = load_template(name)
     if not isinstance(template, ModifyTemplate):
         raise KeyError(f"template {name!r} is not a modify template")
+    return template
+
+
+def load_label_template(name: str) -> LabelTemplate:
+    """A shipped label template; KeyError if the name is unknown or of another kind."""
+    template = load_template(name)
+    if not isinstance(template, LabelTemplate):
+        raise KeyError(f"template {name!r} is not a label template")
     return template
 
 

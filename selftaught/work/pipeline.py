@@ -1,10 +1,10 @@
 """Which stage follows which, and what its chunks are: the plan of a job, written row by row.
 
-The loop: iteration 0 prepares and scores the seed; iterations 1..n each make pairs, judge them,
-curate, train from the seed and score the result. Jobs of the other kinds, a base model's
-registration and a version's evaluation on a benchmark, have an iteration 0 and no other. Every
-function here runs inside the caller's transaction, with the job's row locked, and only reads and
-writes rows.
+The loop: iteration 0 prepares and scores the seed; iterations 1..n each make pairs (or go on with
+those of iteration 1), judge them, curate, train from the seed and score the result. Jobs of the
+other kinds, a base model's registration and a version's evaluation on a benchmark, have an
+iteration 0 and no other. Every function here runs inside the caller's transaction, with the job's
+row locked, and only reads and writes rows.
 """
 
 from __future__ import annotations
@@ -32,10 +32,13 @@ from selftaught.ids import new_id
 from selftaught.work.events import emit
 
 SEED_STAGES = ("register", "select", "pair", "validate", "gate")
+LABEL_STAGES = ("label", "choose")  # behind select, if the recipe has quotas
 LOOP_STAGES = ("pair", "judge", "curate", "train", "validate", "gate")
 OTHER_STAGES = {"registration": ("register",), "evaluation": ("evaluate", "score")}
 QUEUES = {
     "select": "generator",
+    "label": "generator",
+    "choose": "generator",
     "pair": "generator",
     "judge": "generator",
     "curate": "generator",
@@ -54,13 +57,6 @@ Inputs = list[dict[str, Any]]
 
 def now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
-
-
-def stages(job: Job, number: int) -> tuple[str, ...]:
-    """The kinds of an iteration's stages, in order."""
-    if job.kind != "loop":
-        return OTHER_STAGES[job.kind]
-    return SEED_STAGES if number == 0 else LOOP_STAGES
 
 
 def start_job(session: Session, job: Job) -> None:
@@ -170,6 +166,20 @@ def add_counts(parts: list[dict[str, Any]]) -> dict[str, int]:
 # ---------------------------------------------------------------- planning
 
 
+def stages(job: Job, number: int) -> tuple[str, ...]:
+    """The kinds of an iteration's stages, in order."""
+    if job.kind != "loop":
+        return OTHER_STAGES[job.kind]
+    recipe = Recipe.model_validate(job.recipe)
+    if number == 0:
+        behind = SEED_STAGES.index("select") + 1
+        labels = () if recipe.select.quotas is None else LABEL_STAGES
+        return (*SEED_STAGES[:behind], *labels, *SEED_STAGES[behind:])
+    if number > 1 and not recipe.pair.fresh:
+        return tuple(kind for kind in LOOP_STAGES if kind != "pair")
+    return LOOP_STAGES
+
+
 def _start_iteration(session: Session, job: Job, number: int) -> None:
     iteration = Iteration(
         id=new_id("it"), job_id=job.id, number=number, state=State.RUNNING, started_at=now()
@@ -243,15 +253,21 @@ def _plan(session: Session, job: Job, iteration: Iteration, kind: str) -> Inputs
         return [{}]
     if kind == "select":
         return [{"dataset": _dataset_path(session, job.dataset_id)}]
+    if kind == "label":
+        (selection,) = _outputs(session, job, 0, "select")
+        return _slices(selection, [(0, selection.rows)], _version(session, job, 0), recipe)
+    if kind == "choose":
+        labelled = [a.path for a in _outputs(session, job, 0, "label") if a.rows > 0]
+        return [{"labelled": labelled}] if labelled else []
     if kind == "pair":
         return _plan_pairs(session, job, iteration.number, recipe)
     if kind == "judge":
         judge = _version(session, job, iteration.number - 1)
-        pairs = _outputs(session, job, iteration.number, "pair")
+        pairs = _pairs(session, job, iteration.number, recipe)
         return [{"pairs": a.path, "version": judge.id} for a in pairs if a.rows > 0]
     if kind == "curate":
         parts = _outputs(session, job, iteration.number, "judge")
-        pairs = _outputs(session, job, iteration.number, "pair")
+        pairs = _pairs(session, job, iteration.number, recipe)
         paths = {"judgments": [a.path for a in parts], "pairs": [a.path for a in pairs]}
         return [paths] if parts else []
     if kind == "train":
@@ -271,8 +287,8 @@ def _plan_pairs(session: Session, job: Job, number: int, recipe: Recipe) -> Inpu
 
     When the selection is used up, slices start over behind the held-out rows, and an event says so.
     """
-    (selection,) = _outputs(session, job, 0, "select")
-    generator = _version(session, job, 0)
+    last = "select" if recipe.select.quotas is None else "choose"
+    (selection,) = _outputs(session, job, 0, last)
     heldout = recipe.validate_.instructions
     pool = selection.rows - heldout
     if pool < 1:
@@ -286,6 +302,13 @@ def _plan_pairs(session: Session, job: Job, number: int, recipe: Recipe) -> Inpu
             emit(session, job.id, "instructions.reused", {"iteration": number, "pool": pool})
         first = min(size, pool - start)
         ranges = [(heldout + start, first), (heldout, size - first)]
+    return _slices(selection, ranges, _version(session, job, 0), recipe)
+
+
+def _slices(
+    selection: Artifact, ranges: list[tuple[int, int]], generator: ModelVersion, recipe: Recipe
+) -> Inputs:
+    """Ranges (offset, length) of the selection, cut into chunks for the generator."""
     return [
         {
             "selection": selection.path,
@@ -373,6 +396,11 @@ def _outputs(session: Session, job: Job, number: int, kind: str) -> list[Artifac
             .order_by(Chunk.position)
         )
     )
+
+
+def _pairs(session: Session, job: Job, number: int, recipe: Recipe) -> list[Artifact]:
+    """The pairs that an iteration works on: its own, or those of iteration 1."""
+    return _outputs(session, job, number if recipe.pair.fresh else 1, "pair")
 
 
 def _version(session: Session, job: Job, number: int) -> ModelVersion:

@@ -26,6 +26,8 @@ _PARAMS = {
     "inference endpoint": "recipe.inference",
     "judge template": "recipe.judge.template",
     "modify template": "recipe.pair.template",
+    "label template": "recipe.select.label.template",
+    "category": "recipe.select.quotas.categories",
 }
 
 

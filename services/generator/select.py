@@ -1,6 +1,7 @@
 """Decides which uploaded instructions may be used, says why not for the others, and shuffles.
 
-Streams: memory holds a digest and a position for each row, never the texts.
+Streams: memory holds a digest, a position and a length for each row, never the texts; with
+near-duplicate removal also the LSH entries of each kept row (about 5 KiB).
 """
 
 from __future__ import annotations
@@ -8,13 +9,21 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from datasketch import MinHash, MinHashLSH
 
 from selftaught import jsonl
 from selftaught.contracts import SelectSettings
 from selftaught.hashing import stable_seed
+from services.generator.pii import has_pii
+
+SHINGLE = 3
+"""Words in a shingle of the near-duplicate measure."""
+
+QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
 
 
 def select(
@@ -23,44 +32,71 @@ def select(
     seed: int,
     keep: Callable[[jsonl.Row], None],
     drop: Callable[[jsonl.Row], None],
-) -> dict[str, int]:
-    """Read rows `{instruction, id?}` of a JSONL file; hand each to `keep` or to `drop`.
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """Read rows of a JSONL file; hand each to `keep` or to `drop`; returns counts and a report.
 
-    `drop` gets `{row, id, reason}` in file order: `row` is the row's number from 1, `reason` one of
-    empty, too_short, too_long (characters, stripped), duplicate (equal but for case and white
-    space) and duplicate_id (another text has this id already). Then `keep` gets `{id, instruction}`
-    in an order that is a function of (seed, id) alone, so that other rows do not change it. A row
-    without an id gets one from its text.
+    Rows: `{instruction, id?, messages?, language?, toxic?, redacted?, reference?}`. `drop` gets
+    `{row, id, reason}` in file order: `row` is the row's number from 1, `reason` the first that
+    applies of empty, too_short, too_long (characters, stripped), no_language, language (not asked
+    for), toxic, redacted, duplicate (equal but for case and white space), duplicate_id (another
+    text has this id already), pii and near_duplicate. Then `keep` gets `{id, instruction, context?,
+    language?, reference?}` in an order that is a function of (seed, id) alone, so that other rows
+    do not change it. A row without an id gets one from its text. Texts are compared with their
+    context: two conversations may end in the same words.
 
-    Returns counts: rows, kept, and dropped_<reason> for each reason that occurred.
+    Counts: rows, kept, and dropped_<reason> for each reason that occurred. Report: the same as
+    rows, kept, dropped {reason: rows}; chars {quantile: characters} of the kept instructions (None
+    if there are none); languages {language, or unknown: kept rows}, most frequent first.
     """
     counts: Counter[str] = Counter()
-    order = array("q")
-    offsets = array("q")
+    languages: Counter[str] = Counter()
+    order, offsets, lengths = array("q"), array("q"), array("q")
     texts: set[bytes] = set()
     ids: set[bytes] = set()
-    for number, (offset, row) in enumerate(jsonl.read_with_offsets(source), 1):
-        name, key = _id(row), _text_digest(row["instruction"])
-        reason = _reason(row["instruction"], settings)
-        if reason is None and key in texts:
-            reason = "duplicate"
-        if reason is None and _digest(name) in ids:
-            reason = "duplicate_id"
-        counts["rows"] += 1
-        if reason is not None:
-            counts[f"dropped_{reason}"] += 1
-            drop({"row": number, "id": name, "reason": reason})
-            continue
-        texts.add(key)
-        ids.add(_digest(name))
-        order.append(stable_seed(seed, "select", name))
-        offsets.append(offset)
     with jsonl.Shelf([source]) as shelf:
+        near = _NearDuplicates(shelf, settings) if settings.near_duplicates < 1 else None
+        for number, (offset, row) in enumerate(jsonl.read_with_offsets(source), 1):
+            turn = _turn(row, settings)
+            whole = _whole(turn)
+            name, key = _id(row, whole), _text_digest(whole)
+            reason = _reason(row, turn["instruction"], whole, settings)
+            if reason is None and key in texts:
+                reason = "duplicate"
+            if reason is None and _digest(name) in ids:
+                reason = "duplicate_id"
+            if reason is None and settings.drop_pii and has_pii(whole):
+                reason = "pii"
+            if reason is None and near is not None and near.seen(whole, offset):
+                reason = "near_duplicate"
+            counts["rows"] += 1
+            if reason is not None:
+                counts[f"dropped_{reason}"] += 1
+                drop({"row": number, "id": name, "reason": reason})
+                continue
+            texts.add(key)
+            ids.add(_digest(name))
+            languages[row.get("language") or "unknown"] += 1
+            order.append(stable_seed(seed, "select", name))
+            offsets.append(offset)
+            lengths.append(len(turn["instruction"]))
         for index in sorted(range(len(order)), key=lambda i: (order[i], offsets[i])):
             row = shelf.fetch((0, offsets[index]))
-            keep({"id": _id(row), "instruction": row["instruction"].strip()})
+            turn = _turn(row, settings)
+            told = {key: row[key] for key in ("language", "reference") if row.get(key) is not None}
+            keep({"id": _id(row, _whole(turn)), **turn, **told})
     counts["kept"] = len(order)
-    return dict(counts)
+    report = {
+        "rows": counts["rows"],
+        "kept": counts["kept"],
+        "dropped": {
+            key.removeprefix("dropped_"): count
+            for key, count in sorted(counts.items())
+            if key.startswith("dropped_")
+        },
+        "chars": _quantiles(lengths),
+        "languages": dict(languages.most_common()),
+    }
+    return dict(counts), report
 
 
 def normalise(text: str) -> str:
@@ -68,18 +104,84 @@ def normalise(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def _reason(instruction: str, settings: SelectSettings) -> str | None:
-    length = len(instruction.strip())
-    if not length:
+def _turn(row: jsonl.Row, settings: SelectSettings) -> jsonl.Row:
+    """{instruction, context?}: the turn that the settings ask for; only a last one has context."""
+    messages = row.get("messages") or []
+    users = [place for place, message in enumerate(messages) if message["role"] == "user"]
+    if settings.turn == "first" or not users:
+        return {"instruction": row["instruction"].strip()}
+    before = [{"role": m["role"], "content": m["content"]} for m in messages[: users[-1]]]
+    turn = {"instruction": messages[users[-1]]["content"].strip()}
+    return {**turn, "context": before} if before else turn
+
+
+def _whole(turn: jsonl.Row) -> str:
+    return "\n".join([*(m["content"] for m in turn.get("context", [])), turn["instruction"]])
+
+
+def _reason(row: jsonl.Row, instruction: str, whole: str, settings: SelectSettings) -> str | None:
+    """Why the row, looked at by itself, may not be used."""
+    if not instruction:
         return "empty"
-    if length < settings.min_chars:
+    if len(instruction) < settings.min_chars:
         return "too_short"
-    return "too_long" if length > settings.max_chars else None
+    if len(whole) > settings.max_chars:
+        return "too_long"
+    if settings.languages is not None:
+        language = row.get("language")
+        if not language:
+            return "no_language"
+        if language.casefold() not in {name.casefold() for name in settings.languages}:
+            return "language"
+    if settings.drop_toxic and row.get("toxic"):
+        return "toxic"
+    return "redacted" if settings.drop_redacted and row.get("redacted") else None
 
 
-def _id(row: dict[str, Any]) -> str:
+class _NearDuplicates:
+    """MinHash LSH proposes earlier rows that may be alike; their exact similarity decides.
+
+    Source: Broder 1997, "On the resemblance and containment of documents". The hash functions are
+    fixed, so that the same file gives the same rows.
+    """
+
+    def __init__(self, shelf: jsonl.Shelf, settings: SelectSettings) -> None:
+        self._shelf, self._settings = shelf, settings
+        # The exact check undoes false alarms, so the bands are chosen to miss few (< 4 %).
+        self._lsh = MinHashLSH(threshold=settings.near_duplicates, weights=(0.02, 0.98))
+
+    def seen(self, text: str, offset: int) -> bool:
+        """Whether an earlier row is alike; if not, the row at `offset` counts as earlier now."""
+        words = _shingles(text)
+        signature = MinHash(seed=1)
+        signature.update_batch([shingle.encode() for shingle in words])
+        for earlier in self._lsh.query(signature):
+            turn = _turn(self._shelf.fetch((0, earlier)), self._settings)
+            other = _shingles(_whole(turn))
+            if len(words & other) >= self._settings.near_duplicates * len(words | other):
+                return True
+        self._lsh.insert(offset, signature, check_duplication=False)
+        return False
+
+
+def _shingles(text: str) -> set[str]:
+    """Runs of SHINGLE words; of a shorter text the text."""
+    words = normalise(text).split(" ")
+    last = max(1, len(words) - SHINGLE + 1)
+    return {" ".join(words[start : start + SHINGLE]) for start in range(last)}
+
+
+def _quantiles(lengths: Sequence[int]) -> dict[str, int] | None:
+    """Values of the sorted lengths at the QUANTILES (the nearest rank below)."""
+    ranked = sorted(lengths)
+    if not ranked:
+        return None
+    return {name: ranked[int(share * (len(ranked) - 1))] for name, share in QUANTILES.items()}
+
+
+def _id(row: jsonl.Row, whole: str) -> str:
     given = row.get("id")
-    return str(given) if given not in (None, "") else f"i-{_text_digest(row['instruction']).hex()}"
+    return str(given) if given not in (None, "") else f"i-{_text_digest(whole).hex()}"
 
 
 def _text_digest(text: str) -> bytes:

@@ -6,7 +6,7 @@ celery -A services.generator.tasks worker -Q generator --pool solo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
+from itertools import chain, islice
 
 from selftaught import jsonl
 from selftaught.artifacts import Published, Writer, publish_rows, resolve
@@ -14,23 +14,24 @@ from selftaught.database import transaction
 from selftaught.database.tables import ModelVersion
 from selftaught.hashing import stable_seed
 from selftaught.inference import Engine
-from selftaught.registry import judge_template, modify_template
+from selftaught.registry import judge_template, label_template, modify_template
 from selftaught.versions import open_version
 from selftaught.work.kernel import Lease, Result
 from selftaught.work.worker import Handler, make_app
 from services.generator.curate import curate
 from services.generator.judge import judge_pairs
+from services.generator.label import choose, label_rows
 from services.generator.pair import make_pairs
 from services.generator.select import select
 
 
 def run_select(lease: Lease) -> Result:
-    """Deduplicate, bound lengths, shuffle by the job's seed."""
+    """Filter, deduplicate, shuffle by the job's seed."""
     with (
         Writer("selection", lease.path("select")) as kept,
         Writer("dropped", lease.path("select_dropped")) as dropped,
     ):
-        counts = select(
+        counts, report = select(
             resolve(lease.input["dataset"]),
             lease.recipe.select,
             lease.recipe.seed,
@@ -38,15 +39,53 @@ def run_select(lease: Lease) -> Result:
             dropped.write,
         )
         counts["selected"] = counts.pop("kept")
-        return Result(counts=counts, artifact=kept.publish(), side_artifacts=(dropped.publish(),))
+        return Result(
+            counts=counts,
+            metrics=report,
+            artifact=kept.publish(),
+            side_artifacts=(dropped.publish(),),
+        )
+
+
+def run_label(lease: Lease) -> Result:
+    """Instructions offset .. offset+limit of the selection get labels, from the seed's model."""
+    settings = lease.recipe.select.label
+    labelled = label_rows(
+        _slice(lease),
+        _engine(lease),
+        label_template(settings.template),
+        settings,
+        _seed(lease),
+    )
+    return Result(
+        counts=_named(labelled.counts, {"completion_tokens": "tokens"}),
+        artifact=publish_rows("labelled", lease.path("label"), labelled.rows),
+        side_artifacts=_dropped(lease, labelled.dropped),
+    )
+
+
+def run_choose(lease: Lease) -> Result:
+    """The labelled rows that the quotas want become the selection."""
+    quotas = lease.recipe.select.quotas
+    assert quotas is not None  # or this stage would not have been planned
+    with (
+        Writer("selection", lease.path("choose")) as kept,
+        Writer("dropped", lease.path("choose_dropped")) as dropped,
+    ):
+        rows = chain.from_iterable(jsonl.read(resolve(path)) for path in lease.input["labelled"])
+        counts, report = choose(rows, quotas, kept.write, dropped.write)
+        return Result(
+            counts=counts,
+            metrics=report,
+            artifact=kept.publish(),
+            side_artifacts=(dropped.publish(),),
+        )
 
 
 def run_pair(lease: Lease) -> Result:
     """Instructions offset .. offset+limit of the selection become pairs, by the seed's model."""
-    rows = jsonl.read(resolve(lease.input["selection"]))
-    offset = lease.input["offset"]
     pairs = make_pairs(
-        list(islice(rows, offset, offset + lease.input["limit"])),
+        _slice(lease),
         _engine(lease),
         modify_template(lease.recipe.pair.template),
         lease.recipe.pair,
@@ -99,6 +138,11 @@ def run_curate(lease: Lease) -> Result:
         return Result(counts=counts, metrics=report, artifact=examples.publish())
 
 
+def _slice(lease: Lease) -> list[jsonl.Row]:
+    rows = jsonl.read(resolve(lease.input["selection"]))
+    return list(islice(rows, lease.input["offset"], lease.input["offset"] + lease.input["limit"]))
+
+
 def _engine(lease: Lease) -> Engine:
     with transaction() as session:
         version = session.get_one(ModelVersion, lease.input["version"])
@@ -115,13 +159,16 @@ def _named(counts: Mapping[str, int], names: Mapping[str, str]) -> dict[str, int
 
 
 def _dropped(lease: Lease, rows: list[jsonl.Row]) -> tuple[Published, ...]:
-    return (publish_rows("dropped", lease.path("pair_dropped"), rows),) if rows else ()
+    path = lease.path(f"{lease.kind}_dropped")
+    return (publish_rows("dropped", path, rows),) if rows else ()
 
 
 app = make_app(
     "generator",
     {
         "select": Handler(run_select),
+        "label": Handler(run_label),
+        "choose": Handler(run_choose),
         "pair": Handler(run_pair),
         "judge": Handler(run_judge),
         "curate": Handler(run_curate),

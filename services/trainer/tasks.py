@@ -163,10 +163,11 @@ def _add_version(
 
 def _lineage(session: Session, job: Job, lease: Lease, result: Result) -> dict[str, Any]:
     """Rule 2 of docs/architecture.md: what one would need to make this version again."""
+    numbers = {0, lease.iteration} | (set() if lease.recipe.pair.fresh else {1})
     counts = session.execute(
         select(Iteration.number, Stage.kind, Stage.counts)
         .join(Stage, Stage.iteration_id == Iteration.id)
-        .where(Iteration.job_id == job.id, Iteration.number.in_([0, lease.iteration]))
+        .where(Iteration.job_id == job.id, Iteration.number.in_(numbers))
         .order_by(Iteration.number, Stage.position)
     ).all()
     dataset = session.scalars(
@@ -184,6 +185,7 @@ def _lineage(session: Session, job: Job, lease: Lease, result: Result) -> dict[s
         "code_version": selftaught.__version__,
         "counts": {f"{number}.{kind}": found for number, kind, found in counts},
         "human_labels_in_training": False,
+        "reference_answers_in_training": lease.recipe.pair.construction == "verified",
     }
 
 

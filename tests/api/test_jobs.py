@@ -59,6 +59,12 @@ def test_a_job_is_planned_in_the_transaction_that_makes_it(client: TestClient) -
             "unknown_modify_template",
             "recipe.pair.template",
         ),
+        (
+            {"overrides": {"select": {"quotas": {"categories": {"nope": 5}}}}},
+            422,
+            "unknown_category",
+            "recipe.select.quotas.categories",
+        ),
         ({"overrides": {"seed": -1}}, 422, "invalid_recipe", "overrides.seed"),
         ({"recipe": {"judge": {"samples": 0}}}, 422, "invalid_recipe", "recipe.judge.samples"),
         (

@@ -4,7 +4,7 @@ The last user message commands it: `fail:<status>:<times>` answers that status s
 it succeeds, `drop:<times>` breaks off in the middle of the answer, `slow:<seconds>` waits,
 `last:<n>` waits until n others were answered (503 after 30 s),
 `long` is cut off by the length limit, `garbage` answers something that is no completion; anything
-else is echoed.
+else is answered by `reply`, which echoes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +31,7 @@ class StandIn:
         self.tries: Counter[str] = Counter()
         self.now = self.most = self.answered = 0
         self.url = ""
+        self.reply: Callable[[str, int], str] = lambda text, seed: f"{text} {seed}"
 
     async def answer(self, request: Request) -> Response:
         body = await request.json()
@@ -71,7 +72,10 @@ class StandIn:
                 "choices": [
                     {
                         "index": 0,
-                        "message": {"role": "assistant", "content": f"{text} {body['seed']}"},
+                        "message": {
+                            "role": "assistant",
+                            "content": self.reply(text, body["seed"]),
+                        },
                         "finish_reason": "length" if command == "long" else "stop",
                     }
                 ],

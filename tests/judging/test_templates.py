@@ -13,8 +13,13 @@ from pydantic import ValidationError
 
 from selftaught.judging import (
     JudgeTemplate,
+    Label,
+    LabelTemplate,
+    Modification,
     ModifyTemplate,
+    in_context,
     load_judge_template,
+    load_label_template,
     load_modify_template,
     load_template,
     parse_template,
@@ -130,15 +135,102 @@ MARKED = ModifyTemplate(name="m", user="{instruction}", start="<m>", end="</m>")
     ],
 )
 def test_modified_instruction_stands_between_its_marks(reply: str, found: str | None) -> None:
-    assert MARKED.read_instruction(reply) == found
+    assert MARKED.read(reply) == (Modification(found) if found else None)
 
 
 def test_without_marks_the_whole_reply_is_the_instruction() -> None:
     template = load_modify_template("smallworld-modify")
-    assert template.read_instruction(" Sort these letters: b a ") == "Sort these letters: b a"
-    assert template.read_instruction(" \n") is None
+    said = template.read(" Sort these letters: b a ")
+    assert said == Modification("Sort these letters: b a")
+    assert template.read(" \n") is None
 
 
 def test_marks_come_in_pairs() -> None:
     with pytest.raises(ValidationError):
         ModifyTemplate(name="m", user="{instruction}", start="<m>")
+
+
+def test_a_conversation_stands_before_the_instruction_and_nothing_changes_without_one() -> None:
+    pair = {"instruction": "And 3+3?", "chosen": "6", "rejected": "7"}
+    context = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "2+2?"},
+        {"role": "assistant", "content": "4"},
+    ]
+    shown = judge().show({**pair, "context": context}, "BA")[0]["content"]
+    places = [shown.index(t) for t in ("System: Be brief.", "User: 2+2?", "Assistant: 4", "And 3")]
+    assert places == sorted(places)
+    assert shown.endswith("\n1 7\n2 6\nJSON: {}")
+    plain = judge().render("And 3+3?", "6", "7")
+    assert judge().show({**pair, "context": []}, "AB") == judge().show(pair, "AB") == plain
+    assert in_context("x", None) == "x"
+
+
+BOTH = load_modify_template("modify-and-answer")
+START, MIDDLE, END = (str(mark) for mark in (BOTH.start, BOTH.end, BOTH.response_end))
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        (f"{START}\nx'\n{MIDDLE}\ny\nz\n{END}\n", Modification("x'", "y\nz")),
+        (f"Sure.\n{START} x' {MIDDLE} y {END}", Modification("x'", "y")),
+        (f"{START}\nx'\n{MIDDLE}\ny", None),
+        (f"{START}\nx'\n{END}", None),
+        (f"{START}\n\n{MIDDLE}\ny\n{END}", None),
+        (f"{START}\nx'\n{MIDDLE}\n{END}", None),
+        (f"{MIDDLE}\nx'\n{START}\ny\n{END}", None),
+        (f"{START}\nx'\n{MIDDLE}\ny\n{END}\n{START}", None),
+    ],
+)
+def test_one_reply_holds_the_modified_instruction_and_its_response(
+    reply: str, found: Modification | None
+) -> None:
+    assert BOTH.read(reply) == found
+
+
+def test_a_one_call_template_shows_the_baseline_and_needs_all_marks() -> None:
+    (message,) = BOTH.render("the request", "the {baseline}")
+    assert "the request" in message["content"] and "the {baseline}" in message["content"]
+    assert BOTH.one_call and not load_modify_template("modify").one_call
+    for wrong in (
+        {"user": "{instruction}", "response_end": "</r>"},
+        {"user": "{instruction} {response}", "start": "<m>", "end": "</m>"},
+    ):
+        with pytest.raises(ValidationError):
+            ModifyTemplate.model_validate({"name": "m", **wrong})
+
+
+LABELS = load_label_template("label")
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        ("Category: Math\nComplexity: 3\nLength: page", Label("math", 3, "page")),
+        (
+            "Here:\n  category: open QA  \nlength: sentence\ncomplexity: 5\n",
+            Label("open qa", 5, "sentence"),
+        ),
+        ("Category: math\nComplexity: 3", None),
+        ("Category: maths\nComplexity: 3\nLength: page", None),
+        ("Category: math\nComplexity: 6\nLength: page", None),
+        ("Category: math\nComplexity: 3 or 4\nLength: page", None),
+        ("Category: math\nComplexity: 3\nLength: 2 pages", None),
+        ("Category: math\nCategory: coding\nComplexity: 3\nLength: page", None),
+        ("Category: math Complexity: 3 Length: page", None),
+        ("", None),
+    ],
+)
+def test_labels_are_read_strictly(reply: str, found: Label | None) -> None:
+    assert LABELS.read(reply) == found
+
+
+def test_label_templates_are_checked() -> None:
+    good = {"name": "l", "user": "{instruction}", "categories": ["a", "b"]}
+    assert LabelTemplate.model_validate(good).categories == ("a", "b")
+    for wrong in ({"categories": ["a"]}, {"categories": ["a", "a"]}, {"categories": ["A", "b"]}):
+        with pytest.raises(ValidationError):
+            LabelTemplate.model_validate({**good, **wrong})
+    with pytest.raises(KeyError):
+        load_label_template("modify")

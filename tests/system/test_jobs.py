@@ -51,6 +51,20 @@ def test_a_job_ends_with_a_served_judge(client: Client, tiny_job: Any, stack: St
     assert len(weights) >= 2 and not list(folder.glob(".*")), "no unfinished folder is left"
 
 
+def test_pairs_made_once_serve_every_iteration(client: Client, tiny_job: Any) -> None:
+    pair = {"instructions": 32, "fresh": False, "retries": 1, "near_equal": 0.95}
+    select = {"near_duplicates": 0.95, "drop_pii": True}
+    job = client.wait(tiny_job(pair=pair, select=select)["id"], 900)
+    assert job["state"] == "succeeded", job["error"]
+    seed, first, second = client.iterations(job["id"])
+    report = seed["metrics"]["select"]
+    assert report["rows"] == 100 == report["kept"] + sum(report["dropped"].values())
+    assert first["counts"]["pairs"] > 0
+    assert "pair" not in {stage["kind"] for stage in second["stages"]}
+    assert second["counts"]["judged_pairs"] == first["counts"]["judged_pairs"]
+    assert second["counts"]["judgments_sampled"] == first["counts"]["judgments_sampled"]
+
+
 def test_a_job_whose_model_cannot_load_says_so(client: Client, tiny_job: Any) -> None:
     job = client.wait(tiny_job(base_model="broken")["id"], 900)
     assert job["state"] == "failed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -10,8 +11,18 @@ from sqlalchemy.orm import Session
 from selftaught.artifacts import publish_rows
 from selftaught.contracts import Recipe
 from selftaught.database import transaction
-from selftaught.database.tables import Artifact, Chunk, Dataset, Event, Iteration, Job, ModelVersion
+from selftaught.database.tables import (
+    Artifact,
+    Chunk,
+    Dataset,
+    Event,
+    Iteration,
+    Job,
+    ModelVersion,
+    Stage,
+)
 from selftaught.ids import new_id
+from selftaught.registry import merge
 from selftaught.work import pipeline
 from selftaught.work.kernel import Lease, Result
 from selftaught.work.worker import Handler, run_one
@@ -19,17 +30,16 @@ from selftaught.work.worker import Handler, run_one
 ROWS = 20
 
 
-def make_job(iterations: int = 1) -> str:
+def make_job(iterations: int = 1, **settings: Any) -> str:
     """A job over 20 instructions: 4 held out, 8 an iteration, chunks of 2."""
-    recipe = Recipe.model_validate(
-        {
-            "name": "kernel-test",
-            "iterations": iterations,
-            "chunk_size": 2,
-            "pair": {"instructions": 8},
-            "validate": {"instructions": 4},
-        }
-    )
+    raw = {
+        "name": "kernel-test",
+        "iterations": iterations,
+        "chunk_size": 2,
+        "pair": {"instructions": 8},
+        "validate": {"instructions": 4},
+    }
+    recipe = Recipe.model_validate(merge(raw, settings))
     dataset = new_id("ds")
     rows = ({"id": str(i), "instruction": f"say {i}"} for i in range(ROWS))
     published = publish_rows("dataset", f"datasets/{dataset}.jsonl", rows)
@@ -67,7 +77,9 @@ def _publish_version(session: Session, lease: Lease, _result: Result) -> None:
 
 
 def _run(lease: Lease) -> Result:
-    rows = {"select": ROWS, "pair": 2, "judge": 4, "curate": 2}.get(lease.kind, 0)
+    rows = {"select": ROWS, "label": 2, "choose": 10, "pair": 2, "judge": 4, "curate": 2}.get(
+        lease.kind, 0
+    )
     counts = {f"{lease.kind}_rows": rows}
     if not rows:
         return Result(counts=counts)
@@ -108,6 +120,37 @@ def job(job_id: str) -> Job:
 def chunk(chunk_id: str) -> Chunk:
     with transaction() as session:
         return session.get_one(Chunk, chunk_id)
+
+
+def inputs(job_id: str, kind: str) -> dict[int, list[dict[str, Any]]]:
+    """Iteration -> inputs of the chunks of its stage of this kind, in order."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    with transaction() as session:
+        rows = session.execute(
+            select(Iteration.number, Chunk.input)
+            .join(Stage, Stage.iteration_id == Iteration.id)
+            .join(Chunk, Chunk.stage_id == Stage.id)
+            .where(Stage.kind == kind, Iteration.job_id == job_id)
+            .order_by(Iteration.number, Chunk.position)
+        )
+        for number, entry in rows:
+            found.setdefault(number, []).append(entry)
+    return found
+
+
+def stages(job_id: str) -> dict[int, list[Stage]]:
+    """Iteration -> its stages, in order."""
+    found: dict[int, list[Stage]] = {}
+    with transaction() as session:
+        rows = session.execute(
+            select(Iteration.number, Stage)
+            .join(Stage, Stage.iteration_id == Iteration.id)
+            .where(Iteration.job_id == job_id)
+            .order_by(Iteration.number, Stage.position)
+        )
+        for number, stage in rows:
+            found.setdefault(number, []).append(stage)
+    return found
 
 
 def events(job_id: str) -> list[Event]:
