@@ -10,6 +10,7 @@ from typing import BinaryIO, cast
 
 import orjson
 
+from selftaught import parquet
 from selftaught.benchmarks import (
     helpsteer2,
     judgebench,
@@ -48,7 +49,7 @@ def find(row: Row) -> Benchmark:
 
 
 def load(source: Path | BinaryIO, name: str | None = None) -> tuple[Benchmark, list[Example]]:
-    """A benchmark's examples from its published file: JSON array or JSON lines, maybe gzipped.
+    """A benchmark's examples from its published file: JSON array or lines, gzipped, or Parquet.
 
     `name`: which benchmark; default: the one whose fields the first row has. Raises BadRow for a
     row that cannot be used, KeyError for an unknown name, OSError for a file that cannot be read.
@@ -73,7 +74,7 @@ def load(source: Path | BinaryIO, name: str | None = None) -> tuple[Benchmark, l
 
 
 def rows(file: BinaryIO) -> Iterator[NumberedRow]:
-    """Numbered rows of a JSON array, or of JSON lines (split at newline bytes only)."""
+    """Numbered rows of a JSON array, of JSON lines (split at newline bytes only), of Parquet."""
     file.seek(0)
     zipped = file.read(2) == b"\x1f\x8b"
     file.seek(0)
@@ -84,6 +85,12 @@ def rows(file: BinaryIO) -> Iterator[NumberedRow]:
 
 
 def _rows(file: BinaryIO) -> Iterator[NumberedRow]:
+    if parquet.is_parquet(file):
+        try:
+            yield from enumerate(parquet.rows(file), 1)
+        except parquet.NotParquet as error:
+            raise BadRow(1, None, str(error)) from error
+        return
     start = file.read(1)
     while start.isspace():
         start = file.read(1)

@@ -23,7 +23,7 @@ from selftaught.database.tables import Artifact, Dataset
 from selftaught.http import Refused, field_errors, problem_docs, too_large
 from selftaught.ids import new_id
 from selftaught.settings import get_settings
-from services.api import problems, uploads, views
+from services.api import problems, records, uploads, views
 from services.api.deps import Cursor, Limit, bad_text
 from services.api.multipart import BadMultipart, FormReader
 
@@ -32,19 +32,21 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 MAX_ERRORS = 100
 _BATCH = 1 << 20
 _FORM_OVERHEAD = 64 * 1024
-_TYPES: dict[str, uploads.Format] = {
+_TYPES: dict[str, records.Format] = {
     "application/x-ndjson": "jsonl",
     "application/ndjson": "jsonl",
     "application/jsonl": "jsonl",
     "application/x-jsonlines": "jsonl",
     "text/csv": "csv",
     "text/plain": "lines",
+    "application/vnd.apache.parquet": "parquet",
 }
-_SUFFIXES: dict[str, uploads.Format] = {
+_SUFFIXES: dict[str, records.Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".csv": "csv",
     ".txt": "lines",
+    ".parquet": "parquet",
 }
 
 
@@ -93,11 +95,12 @@ async def upload_dataset(
 ) -> DatasetOut:
     """Upload instructions, or labelled pairs to check with.
 
-    As a form (`file`, with `name`, `kind`, `column` beside it) or as the raw body. JSONL and CSV
-    have a field `instruction` or `prompt`, or the one that `column` names; plain text has one
-    instruction a line. `kind=labelled` rows also have `chosen` and `rejected`, maybe `subset`.
-    `kind=benchmark` is a file as its authors publish it (a JSON array or JSONL, maybe gzipped),
-    recognised by its fields unless `benchmark` names it.
+    As a form (`file`, with `name`, `kind`, `column` beside it) or as the raw body, gzipped or not.
+    JSONL, CSV and Parquet have a field `instruction` or `prompt`, or the one that `column` names,
+    or a conversation (`messages`, or WildChat's `conversation`); plain text has one instruction a
+    line. `kind=labelled` rows also have `chosen` and `rejected`, maybe `subset`.
+    `kind=benchmark` is a file as its authors publish it (a JSON array, JSONL, Parquet), recognised
+    by its fields unless `benchmark` names it.
     Every bad line is reported, and then nothing is kept.
     """
     folder = get_settings().artifacts_dir
@@ -136,7 +139,7 @@ def get_dataset(dataset_id: str) -> DatasetOut:
 
 async def _receive(
     request: Request, spool: BinaryIO, fields: UploadFields
-) -> tuple[uploads.Format, UploadFields]:
+) -> tuple[records.Format, UploadFields]:
     """Stream the body into `spool`, counting; say what format it is and what came with it."""
     media, options = parse_options_header(request.headers.get("content-type"))
     if media == b"multipart/form-data":
@@ -158,7 +161,7 @@ async def _receive(
 
 async def _receive_form(
     request: Request, spool: BinaryIO, fields: UploadFields, boundary: bytes
-) -> tuple[uploads.Format, UploadFields]:
+) -> tuple[records.Format, UploadFields]:
     limit = get_settings().max_upload_bytes
     try:
         if not boundary:
@@ -183,7 +186,7 @@ async def _receive_form(
     if merged.name is None and reader.filename:
         merged.name = PurePath(reader.filename.replace("\\", "/")).name[:200] or None
     media = parse_options_header(reader.content_type)[0].decode("latin-1")
-    suffix = PurePath(reader.filename or "").suffix.lower()
+    suffix = PurePath((reader.filename or "").lower().removesuffix(".gz")).suffix
     form = _SUFFIXES.get(suffix) or _TYPES.get(media)
     if merged.kind == "benchmark":
         form = "jsonl"
@@ -211,11 +214,13 @@ async def _batches(request: Request, limit: int) -> AsyncIterator[bytes]:
 
 
 def _unsupported(what: str) -> Refused:
-    detail = f"cannot read {what}; send one of {', '.join(_TYPES)} or a form with .jsonl .csv .txt"
+    detail = (
+        f"cannot read {what}; send one of {', '.join(_TYPES)} or a form with {' '.join(_SUFFIXES)}"
+    )
     return Refused(415, "unsupported_format", detail)
 
 
-def _ingest(spool: BinaryIO, form: uploads.Format, fields: UploadFields) -> DatasetOut:
+def _ingest(spool: BinaryIO, form: records.Format, fields: UploadFields) -> DatasetOut:
     """Check and normalise the file, publish it, then write its rows; all or nothing."""
     dataset_id = new_id("ds")
     name = fields.name or dataset_id
@@ -223,7 +228,7 @@ def _ingest(spool: BinaryIO, form: uploads.Format, fields: UploadFields) -> Data
         raise Refused(422, "invalid_request", f"name contains {problem}", param="name")
     path = f"datasets/{dataset_id}.jsonl"
     benchmark = None
-    with artifacts.Writer("dataset", path) as writer:
+    with _unpacked(spool) as spool, artifacts.Writer("dataset", path) as writer:
         if fields.kind == "benchmark":
             benchmark = _copy_examples(spool, fields.benchmark, writer)
         else:
@@ -250,6 +255,20 @@ def _ingest(spool: BinaryIO, form: uploads.Format, fields: UploadFields) -> Data
         raise
 
 
+def _unpacked(spool: BinaryIO) -> BinaryIO:
+    """The upload's content, gzipped or not; refuses what is no gzip, or too much of it."""
+    settings = get_settings()
+    try:
+        return records.unpacked(spool, settings.max_upload_bytes, settings.artifacts_dir)
+    except records.TooLarge as error:
+        detail = f"unpacked, the file is larger than {settings.max_upload_bytes} bytes"
+        raise Refused(413, "unpacked_too_large", detail, param="file") from error
+    except records.NotGzip as error:
+        message = f"not a whole gzip file: {error}"
+        listed = [{"line": 1, "field": None, "message": message}]
+        raise Refused(422, "invalid_dataset", message, param="file", errors=listed) from error
+
+
 def _copy_examples(spool: BinaryIO, name: str | None, writer: artifacts.Writer) -> str:
     """Write a benchmark's examples; returns its name."""
     if name is not None and name not in BENCHMARKS:
@@ -268,14 +287,14 @@ def _copy_examples(spool: BinaryIO, name: str | None, writer: artifacts.Writer) 
 
 
 def _copy_rows(
-    spool: BinaryIO, form: uploads.Format, fields: UploadFields, writer: artifacts.Writer
+    spool: BinaryIO, form: records.Format, fields: UploadFields, writer: artifacts.Writer
 ) -> None:
-    errors: list[uploads.LineError] = []
+    errors: list[records.LineError] = []
     total = 0
     cap = get_settings().max_row_bytes
-    kind: uploads.Kind = "labelled" if fields.kind == "labelled" else "instructions"
+    kind: records.Kind = "labelled" if fields.kind == "labelled" else "instructions"
     for item in uploads.parse(spool, form, kind, fields.column, cap):
-        if isinstance(item, uploads.LineError):
+        if isinstance(item, records.LineError):
             total += 1
             if len(errors) < MAX_ERRORS:
                 errors.append(item)

@@ -121,8 +121,8 @@ def test_line_seven_is_not_json(client: TestClient) -> None:
 def test_a_row_without_the_column(client: TestClient) -> None:
     answer = client.post(
         "/v1/datasets?column=text",
-        content="id,text\n1,a\n2\n",
-        headers={"content-type": "text/csv"},
+        content='{"text": "a"}\n\n{"id": 2}\n',
+        headers={"content-type": "application/x-ndjson"},
     )
     body = assert_problem(answer, 422, "invalid_dataset", "text")
     assert body["errors"] == [{"line": 3, "field": "text", "message": "missing"}]

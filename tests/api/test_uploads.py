@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 from typing import Any
 
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from services.api.uploads import LineError, Row, parse
@@ -56,7 +60,7 @@ def test_a_byte_order_mark_is_no_text() -> None:
 
 
 def test_csv_lines_are_where_rows_start() -> None:
-    text = 'instruction,note\n"two\r\nlines",x\n\n"said ""hi""",y\n,z\nlast\n'
+    text = 'instruction,note\n"two\r\nlines",x\n\n"said ""hi""",y\n,z\nlast,\n'
     good, bad = run(text, "csv")
     assert [(row.line, row.data["instruction"]) for row in good] == [
         (2, "two\nlines"),
@@ -66,8 +70,10 @@ def test_csv_lines_are_where_rows_start() -> None:
     assert bad == [LineError(6, "instruction", "empty")]
 
 
-def test_csv_row_without_the_column() -> None:
-    assert errors("a,text\n1,x\n2\n", "csv", column="text") == [(3, "text", "missing")]
+def test_csv_row_with_too_few_cells() -> None:
+    assert errors("a,text\n1,x\n2\n", "csv", column="text") == [
+        (3, None, "1 cells under 2 columns")
+    ]
 
 
 def test_csv_commas_that_were_not_quoted() -> None:
@@ -147,3 +153,107 @@ def test_an_id_given_first_collides_with_a_later_default() -> None:
 def test_row_cap_counts_the_line_without_its_end() -> None:
     assert len(rows(b"x" * 1000 + b"\r\n" + b"y" * 1000, "lines")) == 2
     assert len(rows(b"\xef\xbb\xbf" + b"x" * 1000 + b"\r\n", "lines")) == 1
+
+
+def test_a_conversation_is_kept_whole_and_its_first_user_turn_is_the_instruction() -> None:
+    wildchat = {
+        "conversation_hash": "h",
+        "model": "gpt",
+        "conversation": [
+            {"role": "user", "content": "hi", "language": "English", "toxic": False, "ip": 1},
+            {"role": "assistant", "content": "yes?", "toxic": True, "redacted": False},
+            {"role": "user", "content": "tell me"},
+        ],
+        "turn": 2,
+        "language": "English",
+        "openai_moderation": [],
+    }
+    again = orjson.dumps(wildchat).decode()
+    first, second = rows(f"{again}\n{again}\n")
+    messages = [{"role": m["role"], "content": m["content"]} for m in wildchat["conversation"]]  # type: ignore[attr-defined]
+    assert first == {
+        "id": "h",
+        "instruction": "hi",
+        "messages": messages,
+        "language": "English",
+        "toxic": True,
+        "redacted": False,
+    }
+    assert second["id"] == "h.2", "the same conversation may have been had twice"
+    row_level = orjson.dumps({**wildchat, "toxic": False}).decode()
+    assert rows(row_level)[0]["toxic"] is False, "the row's own mark counts first"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"messages":[{"role":"system","content":"s"},{"role":"user","content":"q"}]}',
+        '{"conversations":[{"from":"system","value":"s"},{"from":"human","value":"q"}]}',
+    ],
+)
+def test_chat_messages_of_two_schools(line: str) -> None:
+    (row,) = rows(line)
+    assert row["instruction"] == "q"
+    assert [m["role"] for m in row["messages"]] == ["system", "user"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ("3", "not a list of messages"),
+        ("[]", "not a list of messages"),
+        ("[1]", "message 1 is not an object"),
+        ('[{"role":"user","content":"a"},{"role":"tool","content":"b"}]', "message 2 has no known"),
+        ('[{"role":"user","content":null}]', "message 1 has no text"),
+        ('[{"role":"assistant","content":"a"}]', "the first user message is missing"),
+        ('[{"role":"user","content":" "}]', "the first user message is missing"),
+    ],
+)
+def test_a_bad_conversation_says_which_message(messages: str, message: str) -> None:
+    ((line, field, said),) = errors(f'{{"messages":{messages}}}')
+    assert (line, field) == (1, "messages") and message in said
+
+
+def test_optional_fields_are_checked() -> None:
+    good = '{"prompt":"p","reference":"42","language":null,"toxic":false,"redacted":"TRUE"}'
+    expected = {"id": "r1", "instruction": "p", "reference": "42", "toxic": False, "redacted": True}
+    assert rows(good) == [expected]
+    bad = '{"prompt":"p","reference":42,"language":[],"toxic":"perhaps"}'
+    assert [field for _, field, _ in errors(bad)] == ["language", "reference", "toxic"]
+
+
+def test_a_named_column_is_preferred_to_a_conversation() -> None:
+    line = '{"text":"t","messages":[{"role":"user","content":"q"}]}'
+    assert rows(line, column="text") == [{"id": "r1", "instruction": "t"}]
+
+
+def parquet(**columns: Any) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns), out)
+    return out.getvalue()
+
+
+def test_parquet_rows_are_numbered_and_may_nest() -> None:
+    data = parquet(
+        conversation=[[{"role": "user", "content": f"q{i}"}] for i in range(600)],
+        language=["English", None] * 300,
+        created=[datetime.datetime(2024, 1, 1)] * 600,
+    )
+    found = rows(data, "parquet")
+    assert len(found) == 600 and found[599]["id"] == "r600"
+    assert found[1] == {
+        "id": "r2",
+        "instruction": "q1",
+        "messages": [{"role": "user", "content": "q1"}],
+    }
+    assert rows(data, "jsonl") == found, "the file's own magic counts, whatever it is called"
+
+
+def test_a_bad_parquet_row_is_named() -> None:
+    data = parquet(prompt=["a", None, "b", "x" * 2000, " "])
+    assert errors(data, "parquet") == [
+        (2, "instruction", "missing"),
+        (4, None, "longer than 1000 bytes"),
+        (5, "prompt", "empty"),
+    ]
+    assert errors(parquet(prompt=[1]), "parquet") == [(1, "prompt", "not a string")]

@@ -1,0 +1,251 @@
+"""From a file's bytes to records (field -> value), each with its line; bad lines are named.
+
+Memory does not grow with the file: lines are capped, Parquet is read in batches, and a gzip file is
+unpacked to disk under a limit before anything else.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+import orjson
+
+from selftaught import parquet
+
+Format = Literal["jsonl", "csv", "lines", "parquet"]
+Kind = Literal["instructions", "labelled"]
+Fields = Mapping[str, Any]
+
+_BOM = b"\xef\xbb\xbf"
+_SKIP = 1 << 20
+
+
+@dataclass(frozen=True)
+class LineError:
+    """What is wrong with which field of which line (both as the user counts and calls them)."""
+
+    line: int
+    field: str | None
+    message: str
+
+
+Records = Iterator[tuple[int, Fields | LineError]]
+
+
+class TooLarge(Exception):
+    """Unpacked, the file is larger than the limit."""
+
+
+class NotGzip(Exception):
+    """It begins like a gzip file, and then it is none, or ends too early."""
+
+
+def unpacked(file: BinaryIO, limit: int, folder: Path) -> BinaryIO:
+    """The file itself, or, if it is gzipped, its content in a nameless file below `folder`.
+
+    Unpacks at most `limit` bytes. Raises TooLarge, NotGzip.
+    """
+    file.seek(0)
+    magic = file.read(2)
+    file.seek(0)
+    if magic != b"\x1f\x8b":
+        return file
+    out = cast(BinaryIO, tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 (the caller closes it)
+    size = 0
+    try:
+        with gzip.GzipFile(fileobj=file) as packed:
+            while piece := packed.read(_SKIP):
+                size += len(piece)
+                if size > limit:
+                    raise TooLarge
+                out.write(piece)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        out.close()
+        raise NotGzip(str(error)) from error
+    except BaseException:
+        out.close()
+        raise
+    out.seek(0)
+    return out
+
+
+def records(
+    file: BinaryIO, form: Format, kind: Kind, column: str | None, max_row_bytes: int
+) -> Records:
+    """Every record or error of a file, in order. A Parquet file is known by its magic, too."""
+    if form == "parquet" or parquet.is_parquet(file):
+        return _parquet(file, max_row_bytes)
+    lines = Lines(file, max_row_bytes)
+    if form == "csv":
+        return _csv(lines, kind, column, max_row_bytes)
+    return _jsonl(lines) if form == "jsonl" else _plain(lines)
+
+
+class BadLine(Exception):
+    """A line that cannot even be read."""
+
+
+class Lines:
+    """Decoded lines without their ends, split on \\n only; can go on after raising BadLine."""
+
+    def __init__(self, file: BinaryIO, limit: int) -> None:
+        self._file, self._limit = file, limit
+        self.number = 0
+
+    def __iter__(self) -> Lines:
+        return self
+
+    def __next__(self) -> str:
+        raw = self._file.readline(self._limit + 5)  # room for a BOM and \r\n
+        if not raw:
+            raise StopIteration
+        self.number += 1
+        ended = raw.endswith(b"\n")
+        if self.number == 1:
+            raw = raw.removeprefix(_BOM)
+        line = raw.removesuffix(b"\n").removesuffix(b"\r")
+        if len(line) > self._limit:
+            while not ended and (rest := self._file.readline(_SKIP)):
+                ended = rest.endswith(b"\n")
+            raise BadLine(f"longer than {self._limit} bytes")
+        try:
+            return line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise BadLine(f"not valid UTF-8 (byte {error.start + 1})") from error
+
+
+def _jsonl(lines: Lines) -> Records:
+    for line in _readable(lines):
+        number = lines.number
+        if isinstance(line, LineError):
+            yield number, line
+        elif line.strip():
+            try:
+                value = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                yield number, LineError(number, None, f"not JSON: {error.msg}")
+                continue
+            if isinstance(value, dict):
+                yield number, value
+            else:
+                yield number, LineError(number, None, "not a JSON object")
+
+
+def _plain(lines: Lines) -> Records:
+    for line in _readable(lines):
+        if isinstance(line, LineError):
+            yield lines.number, line
+        elif line.strip():
+            yield lines.number, {"instruction": line}
+
+
+def _readable(lines: Lines) -> Iterator[str | LineError]:
+    while True:
+        try:
+            yield next(lines)
+        except StopIteration:
+            return
+        except BadLine as error:
+            yield LineError(lines.number, None, str(error))
+
+
+class _CsvLines:
+    """Lines for csv.reader, with a cap on the bytes of one row however many lines it spans."""
+
+    def __init__(self, lines: Lines, limit: int) -> None:
+        self._lines, self._limit = lines, limit
+        self._spent = 0
+        self.started = 1
+
+    def start_row(self) -> None:
+        self._spent, self.started = 0, self._lines.number + 1
+
+    def __iter__(self) -> _CsvLines:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self._spent += len(line.encode()) + 1
+        if self._spent > self._limit + 1:
+            raise BadLine(f"the row is longer than {self._limit} bytes; is a quote left open?")
+        return line + "\n"
+
+
+def _csv(lines: Lines, kind: Kind, column: str | None, limit: int) -> Records:
+    """Rows as dictionaries; a line number is that of the line on which the row starts."""
+    csv.field_size_limit(max(csv.field_size_limit(), limit))  # rows are capped before fields
+    feed = _CsvLines(lines, limit)
+    reader = csv.reader(feed, strict=True)
+    header: list[str] | None = None
+    while True:
+        feed.start_row()
+        start = feed.started
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except (BadLine, csv.Error) as error:
+            yield start, LineError(start, None, str(error))
+            if lines.number > start or header is None:
+                return  # inside a quoted cell: what follows cannot be told apart
+            continue
+        if not cells:
+            continue
+        if header is None:
+            header = [cell.strip() for cell in cells]
+            problems = list(_header_problems(start, header, kind, column))
+            yield from ((start, problem) for problem in problems)
+            if problems:
+                return
+        elif len(cells) != len(header):
+            message = f"{len(cells)} cells under {len(header)} columns"
+            if len(cells) > len(header):
+                message += "; quote cells with commas"
+            yield start, LineError(start, None, message)
+        else:
+            yield start, dict(zip(header, cells, strict=True))
+
+
+def _header_problems(
+    line: int, header: list[str], kind: Kind, column: str | None
+) -> Iterator[LineError]:
+    if len(set(header)) < len(header):
+        yield LineError(line, None, "a column name occurs twice")
+    there = ", ".join(header)[:200]
+    if column is not None and column not in header:
+        yield LineError(line, column, f"no such column; there are: {there}")
+    elif column is None and not {"instruction", "prompt"} & set(header):
+        yield LineError(line, "instruction", f"no such column (nor prompt); there are: {there}")
+    if kind == "labelled":
+        for name in ("chosen", "rejected"):
+            if name not in header:
+                yield LineError(line, name, f"no such column; there are: {there}")
+
+
+def _parquet(file: BinaryIO, limit: int) -> Records:
+    """Rows by number from 1."""
+    number = 0
+    try:
+        for number, row in enumerate(parquet.rows(file), 1):
+            if _size(row) > limit:
+                yield number, LineError(number, None, f"longer than {limit} bytes")
+            else:
+                yield number, row
+    except parquet.NotParquet as error:
+        yield number + 1, LineError(number + 1, None, str(error))
+
+
+def _size(value: Any) -> int:
+    """Bytes of all texts inside, about."""
+    if isinstance(value, str):
+        return len(value.encode(errors="surrogatepass"))
+    if isinstance(value, dict):
+        return sum(_size(one) for one in value.values())
+    return sum(_size(one) for one in value) if isinstance(value, list) else 0
