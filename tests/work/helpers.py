@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -19,7 +20,7 @@ from selftaught.work.worker import Handler, run_one
 ROWS = 20
 
 
-def make_job(iterations: int = 1) -> str:
+def make_job(iterations: int = 1, **settings: Any) -> str:
     """A job over 20 instructions: 4 held out, 8 an iteration, chunks of 2."""
     recipe = Recipe.model_validate(
         {
@@ -28,6 +29,7 @@ def make_job(iterations: int = 1) -> str:
             "chunk_size": 2,
             "pair": {"instructions": 8},
             "validate": {"instructions": 4},
+            **settings,
         }
     )
     dataset = new_id("ds")
