@@ -16,7 +16,7 @@ from selftaught import jsonl
 from selftaught.artifacts import publish_rows, resolve
 from selftaught.contracts import Recipe
 from selftaught.database import transaction
-from selftaught.database.tables import Artifact, Chunk, ModelVersion
+from selftaught.database.tables import Artifact, ModelVersion
 from selftaught.settings import get_settings
 from selftaught.work import pipeline
 from selftaught.work.kernel import Lease, Result, hand_back
