@@ -74,9 +74,7 @@ def tokenise(rows: Iterable[Row], tokenizer: Any, most: int) -> tuple[list[Examp
     """Examples from rows {prompt: [messages], completion: [one message]}, and how many were left
     out for being longer than `most` tokens. Raises BadData for a malformed row, an empty judgment,
     or no example at all."""
-    read = (
-        (_sequences(row, number, tokenizer, "completion")) for number, row in enumerate(rows, 1)
-    )
+    read = (_sequences(row, number, tokenizer, "completion") for number, row in enumerate(rows, 1))
     return _fitting((example for (example,) in read), most)
 
 
