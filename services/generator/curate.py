@@ -5,6 +5,10 @@ An input is a pair in one order. Kept are judgments whose verdict equals the lab
 2408.02666, section 3; `both_orders` and `agree` are stricter options of ours, and the labels
 `majority`, `random` and `none` (each judgment's own verdict: no rejection at all) are controls. Two
 passes over the files: memory holds ids and positions.
+
+Preference pairs for DPO set a kept judgment beside a rejected one of the same input. Rejected means
+that it names the other response: a tie or an unparsable text would rather teach the form of a
+verdict than which response is better (the authors of the paper take those as well).
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from selftaught import jsonl
 from selftaught.contracts import CurateSettings
@@ -27,10 +31,12 @@ Key = tuple[str, Order]
 
 @dataclass
 class Input:
-    """A pair in one order: every verdict, and the judgments that may be kept."""
+    """A pair in one order: every verdict, the judgments that may be kept, and those that name the
+    other response."""
 
     verdicts: list[Verdict] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
+    wrong: list[Candidate] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +56,25 @@ def curate(
     settings: CurateSettings,
     seed: int,
     keep: Callable[[jsonl.Row], None],
+    prefer: Callable[[jsonl.Row], None] | None = None,
 ) -> tuple[dict[str, int], dict[str, Any]]:
-    """Hand training rows to `keep`; returns counts and a length report.
+    """Hand training rows to `keep`, preference pairs to `prefer` if it is given; returns counts and
+    a length report.
 
     `judgments` and `pairs` are the JSONL files that judge.py and pair.py made. Training rows are
     `{pair_id, order, label, prompt: [messages], completion: [one assistant message]}`, the
-    conversational prompt-completion format of TRL and `datasets`.
+    conversational prompt-completion format of TRL and `datasets`. Preference pairs are `{pair_id,
+    order, label, prompt: [messages], chosen: [one assistant message], rejected: [one assistant
+    message]}`, TRL's conversational preference format with an explicit prompt; they change nothing
+    in the training rows.
 
     Counts: inputs, judgments, judgments_right (verdict = label), kept (rows), kept_a,
     kept_b, and inputs dropped by reason: dropped_no_label (no majority), dropped_none_right,
     dropped_min_share, dropped_other_order (both_orders: nothing kept in the other order),
     dropped_disagree (agree: no two judgments of the two orders reason from the same answer),
-    and rows dropped_balance. Report: mean completion tokens of all, kept, kept_a and kept_b
+    and rows dropped_balance. With `prefer` also preference_pairs, preferences_a, preferences_b,
+    inputs dropped_none_wrong (kept, but nothing to set beside) and pairs
+    dropped_preference_balance. Report: mean completion tokens of all, kept, kept_a and kept_b
     judgments (None where there are none).
     """
     counts: Counter[str] = Counter()
@@ -85,18 +98,24 @@ def curate(
         chosen = _choose(inputs, settings, seed, counts)
         where = {row["id"]: position for position, row in pair_shelf.walk()}
 
-        for (pair_id, order), candidate in chosen:
-            pair = pair_shelf.fetch(where[pair_id])
-            text = shelf.fetch(candidate.position)["text"]
-            keep(
-                {
-                    "pair_id": pair_id,
-                    "order": order,
-                    "label": candidate.verdict.value,
-                    "prompt": template.show(pair, order),
-                    "completion": [{"role": "assistant", "content": text}],
-                }
-            )
+        def write(key: Key, label: Verdict, **texts: Candidate) -> jsonl.Row:
+            pair_id, order = key
+            row = {
+                "pair_id": pair_id,
+                "order": order,
+                "label": label.value,
+                "prompt": template.show(pair_shelf.fetch(where[pair_id]), order),
+            }
+            for name, candidate in texts.items():
+                text = shelf.fetch(candidate.position)["text"]
+                row[name] = [{"role": "assistant", "content": text}]
+            return row
+
+        for key, right in chosen:
+            keep(write(key, right.verdict, completion=right))
+        if prefer is not None:
+            for key, right, wrong in _pair_up(inputs, settings, seed, counts):
+                prefer(write(key, right.verdict, chosen=right, rejected=wrong))
     counts["kept"] = len(chosen)
     lengths = {
         "all": _mean(tokens_all, counts["judgments"]),
@@ -118,6 +137,7 @@ def _filter(
                 counts["dropped_no_label"] += 1
                 entry.candidates = []
                 continue
+            entry.wrong = [c for c in entry.candidates if c.verdict is not label]
             entry.candidates = [c for c in entry.candidates if c.verdict is label]
         right = len(entry.candidates)
         counts["judgments_right"] += right
@@ -155,6 +175,8 @@ def _match_orders(inputs: dict[Key, Input], settings: CurateSettings, counts: Co
 
 
 Chosen = tuple[Key, Candidate]
+Preference = tuple[Key, Candidate, Candidate]  # right, wrong
+Drawn = TypeVar("Drawn", Chosen, Preference)
 
 
 def _choose(
@@ -162,23 +184,57 @@ def _choose(
 ) -> list[Chosen]:
     """`per_input` judgments of each input at random, balanced between the labels, shuffled."""
     chosen: list[Chosen] = []
-    for key, entry in inputs.items():
-        pool = entry.candidates
-        if settings.agree and pool:
-            pool = _of_one_answer(inputs, key, seed)
+    for key in inputs:
+        pool = _pool(inputs, key, settings, seed)
         rng = random.Random(stable_seed(seed, "keep", *key))
         drawn = rng.sample(pool, min(settings.per_input, len(pool)))
         chosen += [(key, candidate) for candidate in drawn]
-    chosen.sort(key=_shuffled(seed))
-    by_label: dict[Verdict, list[Chosen]] = {Verdict.A: [], Verdict.B: []}
-    for item in chosen:
-        by_label[item[1].verdict].append(item)
+    by_label, dropped = _balance(chosen, settings, seed)
     if settings.balance:
-        fewest = min(len(items) for items in by_label.values())
-        counts["dropped_balance"] = len(chosen) - 2 * fewest
-        by_label = {label: items[:fewest] for label, items in by_label.items()}
+        counts["dropped_balance"] = dropped
     counts["kept_a"], counts["kept_b"] = (len(by_label[v]) for v in (Verdict.A, Verdict.B))
     return sorted([*by_label[Verdict.A], *by_label[Verdict.B]], key=_shuffled(seed))
+
+
+def _pair_up(
+    inputs: dict[Key, Input], settings: CurateSettings, seed: int, counts: Counter[str]
+) -> list[Preference]:
+    """`per_input` of an input's right x wrong judgments at random, balanced, shuffled."""
+    drawn: list[Preference] = []
+    for key, entry in inputs.items():
+        pool = _pool(inputs, key, settings, seed)
+        counts["dropped_none_wrong"] += bool(pool) and not entry.wrong
+        total = len(pool) * len(entry.wrong)
+        rng = random.Random(stable_seed(seed, "prefer", *key))
+        for number in rng.sample(range(total), min(settings.per_input, total)):
+            right, wrong = divmod(number, len(entry.wrong))
+            drawn.append((key, pool[right], entry.wrong[wrong]))
+    by_label, counts["dropped_preference_balance"] = _balance(drawn, settings, seed)
+    found = [by_label[label] for label in (Verdict.A, Verdict.B)]
+    counts["preferences_a"], counts["preferences_b"] = map(len, found)
+    counts["preference_pairs"] = sum(map(len, found))
+    return sorted(found[0] + found[1], key=_shuffled(seed))
+
+
+def _pool(
+    inputs: dict[Key, Input], key: Key, settings: CurateSettings, seed: int
+) -> list[Candidate]:
+    """The judgments of an input of which some are drawn."""
+    pool = inputs[key].candidates
+    return _of_one_answer(inputs, key, seed) if settings.agree and pool else pool
+
+
+def _balance(
+    drawn: list[Drawn], settings: CurateSettings, seed: int
+) -> tuple[dict[Verdict, list[Drawn]], int]:
+    """By label, as many of each if the settings say so; and how many that left out."""
+    by_label: dict[Verdict, list[Drawn]] = {Verdict.A: [], Verdict.B: []}
+    for item in sorted(drawn, key=_shuffled(seed)):
+        by_label[item[1].verdict].append(item)
+    if not settings.balance:
+        return by_label, 0
+    fewest = min(len(items) for items in by_label.values())
+    return {label: items[:fewest] for label, items in by_label.items()}, len(drawn) - 2 * fewest
 
 
 def _of_one_answer(inputs: dict[Key, Input], key: Key, seed: int) -> list[Candidate]:
@@ -188,8 +244,12 @@ def _of_one_answer(inputs: dict[Key, Input], key: Key, seed: int) -> list[Candid
     return [c for c in inputs[key].candidates if c.answer == answer]
 
 
-def _shuffled(seed: int) -> Callable[[Chosen], tuple[int, Key, jsonl.Position]]:
-    return lambda item: (stable_seed(seed, "order", *item[0]), item[0], item[1].position)
+def _shuffled(seed: int) -> Callable[[Chosen | Preference], Any]:
+    return lambda item: (
+        stable_seed(seed, "order", *item[0]),
+        item[0],
+        [candidate.position for candidate in item[1:]],
+    )
 
 
 def _answer(text: str) -> int:

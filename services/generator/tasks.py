@@ -124,7 +124,11 @@ def run_judge(lease: Lease) -> Result:
 
 def run_curate(lease: Lease) -> Result:
     """Rejection sampling over the whole iteration's judgments."""
-    with Writer("examples", lease.path("curate")) as examples:
+    wanted = lease.recipe.wants_preferences
+    with (
+        Writer("examples", lease.path("curate")) as examples,
+        Writer("preferences", lease.path("preferences")) as preferences,
+    ):
         counts, report = curate(
             [resolve(path) for path in lease.input["judgments"]],
             [resolve(path) for path in lease.input["pairs"]],
@@ -132,10 +136,16 @@ def run_curate(lease: Lease) -> Result:
             lease.recipe.curate,
             _seed(lease),
             examples.write,
+            preferences.write if wanted else None,
         )
         counts["judgments_kept"] = counts.pop("judgments_right", 0)
         counts["training_examples"] = counts.pop("kept")
-        return Result(counts=counts, metrics=report, artifact=examples.publish())
+        return Result(
+            counts=counts,
+            metrics=report,
+            artifact=examples.publish(),
+            side_artifacts=(preferences.publish(),) if wanted else (),
+        )
 
 
 def _slice(lease: Lease) -> list[jsonl.Row]:

@@ -1,11 +1,14 @@
 """One training run in a process of its own: python -m services.trainer.child SPEC.json
 
 CUDA memory is free for certain when it ends, and cancelling it is a SIGTERM to one's own child. It
-speaks JSON lines on stdout: {"type": "step", step, steps, loss, learning_rate}, {"type":
-"checkpoint", step, summary}, and last {"type": "done", "result"} with exit status 0, or {"type":
-"error", code, message} with 1. Nothing else is written there. It stops on SIGTERM, and when its
-standard input ends, which says that the parent is gone. The output folder appears complete, by a
-rename, or not at all.
+speaks JSON lines on stdout: {"type": "resumed", step, steps} if it goes on with a run that was
+stopped, {"type": "step", step, steps, loss, learning_rate}, {"type": "checkpoint", step, summary},
+and last {"type": "done", "result"} with exit status 0, or {"type": "error", code, message} with 1.
+Nothing else is written there. It stops on SIGTERM, and when its standard input ends, which says
+that the parent is gone. The output folder appears complete, by a rename, or not at all.
+
+Checkpoints and the run's state lie in the spec's `work_dir`. It is removed when the run has ended,
+well or with an error; a run that was stopped or killed leaves it, and the same spec goes on there.
 """
 
 from __future__ import annotations
@@ -14,8 +17,8 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +27,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from selftaught import jsonl
+from selftaught.artifacts import sync_folder
 from selftaught.contracts import TrainSettings
 from selftaught.inference import ModelLoadError
 from selftaught.registry import judge_template
@@ -32,18 +36,22 @@ _events = 1  # the file descriptor that the parent reads
 
 
 class Spec(BaseModel):
-    """What to train. Paths are local; `output_dir` must not exist. `base_model` is always the
-    seed, never the last judge. Of the held-out pairs {id, instruction, chosen, rejected} (rows of
-    all files, in order) every second one, from the first on, chooses the checkpoint; the others
-    are left to the gate. `max_tokens` limits a greedy judgment."""
+    """What to train. Paths are local; `output_dir` must not exist. `base_model` is the seed: the
+    reference of DPO, and what the training starts from unless `start` names the folder of an
+    earlier version. `examples_path` has what the objective learns from: the `examples` or the
+    `preferences` that curation made. Of the held-out pairs {id, instruction, chosen, rejected}
+    (rows of all files, in order) every second one, from the first on, chooses the checkpoint; the
+    others are left to the gate. `max_tokens` limits a greedy judgment."""
 
     model_config = ConfigDict(extra="forbid")
 
     base_model: Path
-    sft_path: Path
+    start: Path | None = None
+    examples_path: Path
     heldout_paths: list[Path]
     template: str
     output_dir: Path
+    work_dir: Path
     settings: TrainSettings
     max_tokens: int
     seed: int
@@ -62,28 +70,30 @@ def run(spec: Spec) -> dict[str, Any]:
     if spec.output_dir.exists():
         raise Failure("output_exists", f"{spec.output_dir.name} exists already")
     spec.output_dir.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{spec.output_dir.name}-", dir=spec.output_dir.parent))
+    spec.work_dir.mkdir(parents=True, exist_ok=True)
     try:
-        return _train_and_publish(spec, work)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        result = _train_and_publish(spec)
+    except Exception:  # it would come again; being told to stop is no Exception
+        shutil.rmtree(spec.work_dir)
+        raise
+    shutil.rmtree(spec.work_dir)
+    return result
 
 
-def _train_and_publish(spec: Spec, work: Path) -> dict[str, Any]:
+def _train_and_publish(spec: Spec) -> dict[str, Any]:
     from services.trainer import checkpoints
 
     template = judge_template(spec.template)
     heldout = [row for path in spec.heldout_paths for row in jsonl.read(path)][::2]
     if not heldout:
         raise Failure("bad_data", "no held-out pairs to choose a checkpoint with")
-    trained = _train(spec, work)
+    trained = _train(spec)
     scored = []
-    for step in checkpoints.steps(spec.settings.steps, spec.settings.checkpoints):
-        folder = work / str(step)
+    for step in checkpoints.steps(trained["steps"], spec.settings.checkpoints):
+        folder = spec.work_dir / str(step)
         scored.append(checkpoints.score(step, folder, heldout, template, spec.max_tokens))
         say(type="checkpoint", step=step, summary=scored[-1].summary)
     best = checkpoints.choose(scored)
-    _sync(best.path)
     best.path.rename(spec.output_dir)
     return {
         **trained,
@@ -93,34 +103,71 @@ def _train_and_publish(spec: Spec, work: Path) -> dict[str, Any]:
     }
 
 
-def _train(spec: Spec, work: Path) -> dict[str, Any]:
-    """Train and save each checkpoint as work/<step>; what was done. Frees the model."""
-    from selftaught.inference.local import load_model
-    from services.trainer import checkpoints, data, sft
+def _train(spec: Spec) -> dict[str, Any]:
+    """Train and save each checkpoint as work_dir/<step>; what was done. Frees the model."""
+    from services.trainer import checkpoints, loop
+    from services.trainer.state import State
 
-    base, tokenizer = load_model(spec.base_model)
-    longest = int(getattr(base.config, "max_position_embeddings", 2**31))
-    examples, too_long = data.tokenise(jsonl.read(spec.sft_path), tokenizer, longest)
-    model = sft.prepare(base, spec.settings, spec.seed)
-    due = checkpoints.steps(spec.settings.steps, spec.settings.checkpoints)
+    settings = spec.settings
+    model, tokenizer, items, too_long = _load(spec)
+    total = loop.total_steps(items, settings, spec.seed)
+    due = checkpoints.steps(total, settings.checkpoints)
 
     def on_step(step: int, loss: float, rate: float) -> None:
-        say(type="step", step=step, steps=spec.settings.steps, loss=loss, learning_rate=rate)
+        say(type="step", step=step, steps=total, loss=loss, learning_rate=rate)
         if step in due:
-            model.save_pretrained(work / str(step))
-            tokenizer.save_pretrained(work / str(step))
+            _save_checkpoint(model, tokenizer, spec.work_dir / str(step))
 
-    trained = sft.train(model, examples, spec.settings, spec.seed, on_step)
+    which = spec.model_dump_json(exclude={"output_dir", "work_dir"})
+    state = State(spec.work_dir / "state.pt", settings.save_every, which)
+    saved = state.saved_step()
+    if saved is not None and all((spec.work_dir / str(s)).is_dir() for s in due if s <= saved):
+        say(type="resumed", step=saved, steps=total)
+    else:
+        state.file.unlink(missing_ok=True)
+    trained = loop.train(model, items, settings, spec.seed, on_step, state)
     return {
-        "steps": trained.steps,
-        "examples": trained.examples,
+        "objective": settings.objective,
+        "start": "seed" if spec.start is None else "previous",
         "examples_too_long": too_long,
-        "epochs": trained.epochs,
-        "train_tokens": trained.train_tokens,
-        "loss_tokens": trained.loss_tokens,
+        **asdict(trained),
         "final_loss": trained.losses[-1],
-        "losses": trained.losses,
     }
+
+
+def _load(spec: Spec) -> tuple[Any, Any, list[Any], int]:
+    """The model to train, its tokenizer, what it learns from, and how many rows were too long."""
+    from selftaught.inference.local import load_model
+    from services.trainer import data, loop, objectives
+
+    settings = spec.settings
+    model, tokenizer = load_model(spec.base_model)
+    most = int(getattr(model.config, "max_position_embeddings", 2**31))
+    rows = jsonl.read(spec.examples_path)
+    items: list[Any]
+    if settings.objective == "sft":
+        items, too_long = data.tokenise(rows, tokenizer, most)
+    else:
+        pairs, too_long = data.tokenise_preferences(rows, tokenizer, most)
+        model = loop.in_own_dtype(model, settings)
+        items = list(objectives.with_references(model, pairs, settings))
+    if spec.start is not None and settings.method == "full":
+        del model
+        model, _ = load_model(spec.start)
+    adapter = spec.start if settings.method == "lora" else None
+    return loop.prepare(model, settings, spec.seed, adapter), tokenizer, items, too_long
+
+
+def _save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Whole or absent, as the state that will count on it."""
+    unfinished = folder.with_name(f".{folder.name}")
+    for left in (unfinished, folder):  # by a process that was killed behind its last saved state
+        shutil.rmtree(left, ignore_errors=True)
+    model.save_pretrained(unfinished)
+    tokenizer.save_pretrained(unfinished)
+    _sync(unfinished)
+    unfinished.rename(folder)
+    sync_folder(folder.parent)
 
 
 def say(**event: Any) -> None:
@@ -160,7 +207,7 @@ def _code(error: Exception) -> str:
     """The code of a failure, for the parent and the job's owner."""
     import torch
 
-    from services.trainer.sft import NanLoss
+    from services.trainer.loop import NanLoss
 
     codes: list[tuple[type[Exception], str]] = [
         (ModelLoadError, "model_load_failed"),

@@ -96,7 +96,7 @@ def _follow(
             result = message["result"]
         elif kind == "error":
             failure = ChildFailed(message["code"], message["message"])
-        elif kind == "checkpoint" or time.monotonic() - said > SAY_EVERY:
+        elif kind in ("checkpoint", "resumed") or time.monotonic() - said > SAY_EVERY:
             said = time.monotonic()
             lease.say(f"train.{kind}", message)
     code = child.wait()

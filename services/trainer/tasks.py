@@ -6,6 +6,7 @@ celery -A services.trainer.tasks worker -Q trainer --pool solo
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select
@@ -14,15 +15,16 @@ from sqlalchemy.orm import Session
 import selftaught
 from selftaught import aliases
 from selftaught.artifacts import hash_folder, resolve, sync_folder
+from selftaught.contracts import TERMINAL, State
 from selftaught.database import transaction
-from selftaught.database.tables import Artifact, Dataset, Iteration, Job, ModelVersion, Stage
+from selftaught.database.tables import Artifact, Chunk, Dataset, Iteration, Job, ModelVersion, Stage
 from selftaught.hashing import stable_seed
 from selftaught.ids import new_id
 from selftaught.registry import base_model_path, judge_template
 from selftaught.settings import get_settings
 from selftaught.versions import version_folder
 from selftaught.work.events import emit
-from selftaught.work.kernel import JobFailure, Lease, Result
+from selftaught.work.kernel import JobFailure, Lease, LeaseLost, Result
 from selftaught.work.worker import Handler, make_app
 from services.trainer.base import check_base_model
 from services.trainer.child import Spec
@@ -63,21 +65,29 @@ def apply_register(session: Session, lease: Lease, result: Result) -> dict[str, 
 
 
 def train(lease: Lease) -> Result:
-    """Fine-tune from the seed in a child process and move its folder into place."""
+    """Fine-tune in a child process and move its folder into place.
+
+    A training that was stopped or killed is gone on with by the next attempt: its unfinished run
+    is in the folder of the attempt before, which is taken over by a rename, so that no two
+    attempts ever write to the same place.
+    """
     with transaction() as session:
         base = session.get_one(ModelVersion, lease.input["base_version"])
+        start = session.get_one(ModelVersion, lease.input["start_version"])
     version_id = new_id("ver")
     versions = get_settings().versions_dir
-    for left in versions.glob(f".{lease.chunk_id}.*"):  # by an attempt that was killed
-        shutil.rmtree(left, ignore_errors=True)
     work = versions / f".{lease.chunk_id}.{lease.token}"
     work.mkdir(parents=True)
+    _take_over(versions, lease, work)
+    _sweep(versions)
     spec = Spec(
         base_model=version_folder(base),
-        sft_path=resolve(lease.input["examples"]),
+        start=None if start.id == base.id else version_folder(start),
+        examples_path=resolve(lease.input["examples"]),
         heldout_paths=[resolve(path) for path in lease.input["heldout"]],
         template=lease.recipe.judge.template,
         output_dir=work / "model",
+        work_dir=work / "run",
         settings=lease.recipe.train,
         max_tokens=lease.recipe.validate_.max_tokens,
         seed=stable_seed(lease.recipe.seed, lease.iteration),
@@ -88,17 +98,20 @@ def train(lease: Lease) -> Result:
         (work / "model").rename(versions / version_id)
         sync_folder(versions)
     except ChildFailed as error:
+        shutil.rmtree(work)
         fault = "user" if error.code in USER_FAULTS else "system"
         raise JobFailure(error.code, "Training failed", error.message, fault) from error
-    finally:
-        shutil.rmtree(work)
+    except LeaseLost:
+        _sweep(versions)  # if the job was cancelled, nobody will go on with the run
+        raise
+    shutil.rmtree(work)
     return Result(
         counts={"train_tokens": made["train_tokens"], "steps": made["steps"]},
         metrics=made,
         extra={
             "path": version_id,
             "sha256": sha256,
-            "base": base.id,
+            "base": start.id,
             "id": version_id,
             "template": _template(lease),
         },
@@ -108,6 +121,35 @@ def train(lease: Lease) -> Result:
 def _template(lease: Lease) -> dict[str, str]:
     template = judge_template(lease.recipe.judge.template)
     return {"name": template.name, "sha256": template.sha256}
+
+
+def _take_over(versions: Path, lease: Lease, work: Path) -> None:
+    """Move the newest unfinished run of this chunk's earlier attempts to `work`/run."""
+    earlier = [folder for folder in versions.glob(f".{lease.chunk_id}.*") if folder != work]
+    saved = [state for folder in earlier if (state := folder / "run" / "state.pt").is_file()]
+    if saved:
+        newest = max(saved, key=lambda state: state.stat().st_mtime)
+        newest.parent.rename(work / "run")
+    for folder in earlier:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(versions: Path) -> None:
+    """Remove the unfinished runs of chunks that no attempt will go on with."""
+    for folder in versions.glob(".*.*"):
+        chunk_id = folder.name[1:].rpartition(".")[0]
+        with transaction() as session:
+            open_chunk = session.scalar(
+                select(Chunk.id)
+                .join(Job, Job.id == Chunk.job_id)
+                .where(
+                    Chunk.id == chunk_id,
+                    Chunk.state.not_in(TERMINAL),
+                    Job.state.not_in([*TERMINAL, State.CANCELLING]),
+                )
+            )
+        if open_chunk is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def undo_train(result: Result) -> None:
@@ -126,6 +168,7 @@ def apply_train(session: Session, lease: Lease, result: Result) -> dict[str, Any
         **_lineage(session, job, lease, result),
         # Trained versions are run by transformers, wherever the seed is served.
         "inference": "local",
+        "trained_from": session.get_one(ModelVersion, result.extra["base"]).ref,
         "train": result.metrics,
     }
     version = _add_version(session, job, lease, result, lineage)

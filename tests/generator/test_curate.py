@@ -24,9 +24,11 @@ def run(
     votes: Votes,
     seed: int = 1,
     answers: dict[str, str] | None = None,
+    preferences: list[dict[str, Any]] | None = None,
     **settings: Any,
 ) -> tuple[list[dict[str, Any]], dict[str, int], dict[str, Any]]:
-    """Curate judgments spread over two files; `answers` replaces the answer that a text names."""
+    """Curate judgments spread over two files; `answers` replaces the answer that a text names;
+    preference pairs, if a list for them is given, are put there."""
     files = [tmp_path / "j0.jsonl", tmp_path / "j1.jsonl"]
     lines: list[list[str]] = [[], []]
     for (pair, order), letters in votes.items():
@@ -54,8 +56,30 @@ def run(
         )
     )
     kept: list[dict[str, Any]] = []
-    counts, report = curate(files, [pairs], TEMPLATE, CurateSettings(**settings), seed, kept.append)
+    prefer = None if preferences is None else preferences.append
+    wanted = CurateSettings(**settings)
+    counts, report = curate(files, [pairs], TEMPLATE, wanted, seed, kept.append, prefer)
     return kept, counts, report
+
+
+def prefer(
+    tmp_path: Path, votes: Votes, seed: int = 1, **given: Any
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """The preference pairs, and the counts."""
+    found: list[dict[str, Any]] = []
+    _, counts, _ = run(tmp_path, votes, seed, preferences=found, **given)
+    return found, counts
+
+
+def sides(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(right, wrong) judgment of each pair, as pair + order + sample."""
+    return [
+        (
+            names([{"completion": row["chosen"]}]).pop(),
+            names([{"completion": row["rejected"]}]).pop(),
+        )
+        for row in found
+    ]
 
 
 def names(kept: list[dict[str, Any]]) -> set[str]:
@@ -198,3 +222,85 @@ def test_nothing_right_is_no_crash(tmp_path: Path) -> None:
 def test_one_sided_data_cannot_be_balanced(tmp_path: Path, order: str) -> None:
     kept, counts, _ = run(tmp_path, {(0, order): order[0]})
     assert (kept, counts["dropped_balance"]) == ([], 1)
+
+
+MIXED: Votes = {(i, order): "AABB" for i in range(20) for order in ("AB", "BA")}
+
+
+def test_preferences_set_a_right_judgment_beside_a_wrong_one_of_the_same_input(
+    tmp_path: Path,
+) -> None:
+    found, counts = prefer(tmp_path, {(0, "AB"): "BUAT", (0, "BA"): "ATB"})
+    assert set(sides(found)) == {("0AB2", "0AB0"), ("0BA2", "0BA0")}
+    row = next(row for row in found if row["order"] == "BA")
+    assert (row["pair_id"], row["label"]) == ("p0", "B")
+    assert row["prompt"] == TEMPLATE.render("q0", "r", "c")
+    assert row["chosen"] == [{"role": "assistant", "content": "Answer: same. 0BA2 [[B]]"}]
+    assert row["rejected"] == [{"role": "assistant", "content": "Answer: same. 0BA0 [[A]]"}]
+    assert list(row) == ["pair_id", "order", "label", "prompt", "chosen", "rejected"]
+    assert counts["preference_pairs"] == 2
+
+
+def test_ties_and_unparsable_judgments_are_never_rejected(tmp_path: Path) -> None:
+    votes = {(0, "AB"): "ATUU", (0, "BA"): "BA", (1, "AB"): "AB"}
+    found, counts = prefer(tmp_path, votes)
+    assert set(sides(found)) == {("0BA0", "0BA1"), ("1AB0", "1AB1")}
+    assert counts["dropped_none_wrong"] == 1
+
+
+def test_asking_for_preferences_changes_no_training_row(tmp_path: Path) -> None:
+    for settings in (
+        {},
+        {"per_input": 2},
+        {"both_orders": True, "agree": True},
+        {"min_share": 0.6},
+    ):
+        plain = run(tmp_path, MIXED, **settings)
+        asked = run(tmp_path, MIXED, preferences=[], **settings)
+        assert asked[0] == plain[0]
+        assert asked[2] == plain[2]
+        assert plain[1].items() <= asked[1].items()
+        assert not any("preference" in name for name in plain[1])
+
+
+def test_preferences_are_several_per_input_all_different_and_follow_the_seed(
+    tmp_path: Path,
+) -> None:
+    one, _ = prefer(tmp_path, MIXED)
+    assert len(one) == 40
+    assert len(set(sides(one))) == 40
+    assert {right[-1] + wrong[-1] for right, wrong in sides(one)} > {"02", "13"}  # not always one
+    three, counts = prefer(tmp_path, MIXED, per_input=3)
+    assert len(three) == len(set(sides(three))) == counts["preference_pairs"] == 120
+    every, _ = prefer(tmp_path, MIXED, per_input=9)
+    assert len(every) == 40 * 4  # two right, two wrong: no more than there are
+    assert prefer(tmp_path, dict(reversed(MIXED.items())))[0] == one
+    assert sides(prefer(tmp_path, MIXED, seed=2)[0]) != sides(one)
+
+
+def test_preferences_are_balanced(tmp_path: Path) -> None:
+    votes: Votes = {(i, "AB"): "AB" for i in range(9)} | {(i, "BA"): "AB" for i in range(4)}
+    found, counts = prefer(tmp_path, votes)
+    assert Counter(row["label"] for row in found) == {"A": 4, "B": 4}
+    assert (counts["preferences_a"], counts["preferences_b"]) == (4, 4)
+    assert counts["dropped_preference_balance"] == 5
+    everything, counts = prefer(tmp_path, votes, balance=False)
+    assert len(everything) == counts["preference_pairs"] == 13
+
+
+def test_filters_of_kept_judgments_hold_for_the_right_side_of_preferences(tmp_path: Path) -> None:
+    votes = {(0, "AB"): "ABBB", (0, "BA"): "BBBA", (1, "AB"): "AB", (1, "BA"): "AA"}
+    found, _ = prefer(tmp_path, votes, min_share=0.5, balance=False)
+    assert {right[:3] for right, _ in sides(found)} == {"0BA", "1AB"}
+    found, _ = prefer(tmp_path, votes, both_orders=True)
+    assert {row["pair_id"] for row in found} == {"p0"}
+    said = {"0AB0": "x", "0BA0": "y", "0BA1": "x", "0BA2": "z"}
+    for seed in range(5):
+        found, _ = prefer(tmp_path, votes, seed, answers=said, both_orders=True, agree=True)
+        assert {right for right, _ in sides(found)} == {"0AB0", "0BA1"}
+
+
+def test_preferences_of_a_control_go_by_its_label(tmp_path: Path) -> None:
+    found, _ = prefer(tmp_path, {(0, "AB"): "BBA", (0, "BA"): "AAB"}, label="majority")
+    assert {(row["order"], row["label"]) for row in found} == {("AB", "B"), ("BA", "A")}
+    assert {wrong for _, wrong in sides(found)} == {"0AB2", "0BA2"}

@@ -35,6 +35,18 @@ def lesson(count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return rows, pairs
 
 
+def preferences(count: int) -> list[dict[str, Any]]:
+    """Preference rows of the same lesson: the wrong judgment names the other response."""
+    return [
+        {
+            "prompt": row["prompt"],
+            "chosen": row["completion"],
+            "rejected": [{"role": "assistant", "content": f"no, [[{wrong}]]"}],
+        }
+        for row, wrong in zip(lesson(count)[0], "BA" * count, strict=True)
+    ]
+
+
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

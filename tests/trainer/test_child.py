@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from selftaught.inference.local import LocalEngine
 from services.trainer import checkpoints
 from services.trainer.checkpoints import Checkpoint
 from services.trainer.child import report
-from tests.trainer.conftest import lesson, write
+from tests.trainer.conftest import lesson, preferences, write
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"learning_rate": 8e-3, "warmup_steps": 2, "steps": 24, "tokens_per_step": 900}
@@ -28,13 +30,14 @@ def spec(tmp_path: Path, base: Path, **changes: Any) -> dict[str, Any]:
     rows, pairs = lesson(12)
     return {
         "base_model": str(base),
-        "sft_path": str(write(tmp_path / "sft.jsonl", rows)),
+        "examples_path": str(write(tmp_path / "sft.jsonl", rows)),
         "heldout_paths": [
             str(write(tmp_path / "h0.jsonl", pairs[:5])),
             str(write(tmp_path / "h1.jsonl", pairs[5:])),
         ],
         "template": "smallworld",
         "output_dir": str(tmp_path / "made" / "model"),
+        "work_dir": str(tmp_path / "made" / "run"),
         "settings": {**SETTINGS, "checkpoints": 3},
         "max_tokens": 8,
         "seed": 1,
@@ -130,8 +133,8 @@ def test_the_same_spec_gives_the_same_model(tmp_path: Path, base: Path, run: Run
     ("changes", "code"),
     [
         ({"base_model": "/nowhere"}, "model_load_failed"),
-        ({"sft_path": "empty.jsonl"}, "bad_data"),
-        ({"sft_path": "broken.jsonl"}, "bad_data"),
+        ({"examples_path": "empty.jsonl"}, "bad_data"),
+        ({"examples_path": "broken.jsonl"}, "bad_data"),
         ({"heldout_paths": ["empty.jsonl"]}, "bad_data"),
         ({"settings": {**SETTINGS, "learning_rate": 1e30, "warmup_steps": 0}}, "nan_loss"),
         ({"settings": {"stepz": 3}}, "bad_spec"),
@@ -142,8 +145,8 @@ def test_failures_have_codes_and_leave_nothing(
 ) -> None:
     write(tmp_path / "empty.jsonl", [])
     (tmp_path / "broken.jsonl").write_text('{"prompt": []}\n')
-    for key in ("sft_path", "heldout_paths"):
-        if key == "sft_path" and key in changes:
+    for key in ("examples_path", "heldout_paths"):
+        if key == "examples_path" and key in changes:
             changes = {**changes, key: str(tmp_path / changes[key])}
         elif key in changes:
             changes = {**changes, key: [str(tmp_path / name) for name in changes[key]]}
@@ -156,7 +159,7 @@ def test_failures_have_codes_and_leave_nothing(
 
 
 @pytest.mark.parametrize("how", ["terminate", "parent gone"])
-def test_it_can_be_stopped_and_cleans_up(tmp_path: Path, base: Path, how: str) -> None:
+def test_it_can_be_stopped_and_publishes_nothing(tmp_path: Path, base: Path, how: str) -> None:
     child = start(tmp_path, spec(tmp_path, base, settings={**SETTINGS, "steps": 100_000}))
     assert child.stdout is not None
     assert child.stdin is not None
@@ -166,7 +169,128 @@ def test_it_can_be_stopped_and_cleans_up(tmp_path: Path, base: Path, how: str) -
     else:
         child.stdin.close()
     assert child.wait(timeout=120) == 128 + signal.SIGTERM
-    assert leftovers(tmp_path) == []
+    assert leftovers(tmp_path) == ["run"]  # for the next attempt to go on with
+
+
+LONG = {**SETTINGS, "steps": 60, "save_every": 20}
+LORA_DPO = {"objective": "sft_dpo", "method": "lora", "lora": {"dropout": 0.1}}
+
+
+@pytest.mark.parametrize("given", [{}, LORA_DPO], ids=["sft full", "sft_dpo lora"])
+def test_a_run_killed_in_the_middle_ends_as_if_nothing_had_been(
+    tmp_path: Path, base: Path, given: dict[str, Any]
+) -> None:
+    """kill -9 of the real process; the same weights, to the bit, the same losses and scores."""
+
+    def specify(name: str) -> dict[str, Any]:
+        folder = tmp_path / name
+        folder.mkdir()
+        made = spec(folder, base, settings={**LONG, **given, "checkpoints": 3})
+        rows = preferences(12) if "objective" in given else lesson(12)[0]
+        # One place for both runs: the rows' path is part of what makes them the same run.
+        return {**made, "examples_path": str(write(tmp_path / "rows.jsonl", rows))}
+
+    def follow(folder: Path, given: dict[str, Any]) -> Events:
+        with start(folder, given) as child:
+            assert child.stdout is not None
+            return [json.loads(line) for line in child.stdout]
+
+    whole = specify("whole")
+    undisturbed = follow(tmp_path / "whole", whole)[-1]["result"]
+
+    broken = specify("broken")
+    with start(tmp_path / "broken", broken) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if json.loads(line)["step"] == 27:
+                break
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+    work = Path(broken["work_dir"])
+    assert leftovers(tmp_path / "broken") == ["run"]
+    (work / "state.tmp").write_bytes(b"half a state")
+    (work / ".40").mkdir(exist_ok=True)  # half a checkpoint
+
+    events = follow(tmp_path / "broken", broken)
+    assert events[0]["type"] == "resumed"
+    assert events[0]["step"] >= 20
+    assert events[-1]["type"] == "done", events[-1]
+    result = events[-1]["result"]
+    assert result["resumed_from"] == events[0]["step"]
+    assert {**result, "resumed_from": 0} == undisturbed
+    assert leftovers(tmp_path / "broken") == ["model"]
+    weights = "adapter_model.safetensors" if "method" in given else "model.safetensors"
+    one, other = (tmp_path / name / "made" / "model" / weights for name in ("whole", "broken"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("what", ["another run's state", "a checkpoint is missing"])
+def test_a_state_that_cannot_be_gone_on_from_is_not(
+    tmp_path: Path, base: Path, run: Run, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    given = spec(tmp_path, base, settings={**SETTINGS, "steps": 6, "save_every": 3})
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "score", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(given)
+    assert (tmp_path / "made" / "run" / "state.pt").exists()
+    if what == "a checkpoint is missing":
+        shutil.rmtree(tmp_path / "made" / "run" / "3")
+    else:
+        given["seed"] = 2
+    status, events = run(given)
+    assert (status, events[0]["type"], events[0]["step"]) == (0, "step", 1)
+    assert events[-1]["result"]["resumed_from"] == 0
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_run_can_go_on_from_the_version_before(
+    tmp_path: Path, base: Path, run: Run, method: str
+) -> None:
+    """It starts at that version's loss, not at the seed's; an adapter stays one on the seed."""
+    settings = {**SETTINGS, "method": method, "warmup_steps": 0, "tokens_per_step": 5000}
+    settings |= {"steps": 6, "checkpoints": 1, "learning_rate": 2e-2 if method == "lora" else 5e-3}
+    losses = {}
+    for name, start in (("one", None), ("again", None), ("two", tmp_path / "one/made/model")):
+        folder = tmp_path / name
+        folder.mkdir()
+        given = spec(folder, base, settings=settings, start=start and str(start))
+        status, events = run(given)
+        assert status == 0, events[-1]
+        assert events[-1]["result"]["start"] == ("previous" if start else "seed")
+        losses[name] = events[-1]["result"]["losses"]
+    assert losses["one"] == losses["again"]
+    assert losses["two"][0] < losses["one"][-1] < losses["one"][0]
+    made = tmp_path / "two" / "made" / "model"
+    if method == "lora":
+        assert json.loads((made / "adapter_config.json").read_text())[
+            "base_model_name_or_path"
+        ] == str(base)
+    LocalEngine(made).close()
+
+
+def test_the_reference_of_dpo_is_the_seed_also_when_going_on(
+    tmp_path: Path, base: Path, run: Run
+) -> None:
+    """Without the NLL term the first loss is log 2 exactly where the model is its reference."""
+    rows = str(write(tmp_path / "preferences.jsonl", preferences(12)))
+    settings = {**SETTINGS, "objective": "sft_dpo", "nll_weight": 0, "tokens_per_step": 9000}
+    settings |= {"steps": 4, "checkpoints": 1, "warmup_steps": 0}
+    first = {}
+    for method in ("full", "lora"):
+        for name, start in (("one", None), ("two", tmp_path / f"{method}-one/made/model")):
+            folder = tmp_path / f"{method}-{name}"
+            folder.mkdir()
+            changed = {"settings": {**settings, "method": method}, "examples_path": rows}
+            status, events = run(spec(folder, base, **changed, start=start and str(start)))
+            assert status == 0, events[-1]
+            first[method, name] = events[-1]["result"]["losses"][0]
+        assert first[method, "one"] == pytest.approx(math.log(2), abs=1e-3)
+        assert first[method, "two"] < 0.9 * math.log(2)
 
 
 def test_an_existing_folder_is_never_overwritten(tmp_path: Path, base: Path, run: Run) -> None:

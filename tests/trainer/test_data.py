@@ -14,10 +14,14 @@ from services.trainer.data import (
     IGNORED,
     BadData,
     Example,
+    Preference,
     collate,
+    count_steps,
     micro_batches,
     steps,
     tokenise,
+    tokenise_preferences,
+    tokens,
 )
 from tests import tiny
 
@@ -74,10 +78,45 @@ def test_bad_rows_name_themselves(bad: list[dict[str, Any]], message: str) -> No
         tokenise(bad, WORDS, 100)
 
 
+def preference(prompt: str, chosen: str, rejected: str) -> dict[str, Any]:
+    said = {"chosen": chosen, "rejected": rejected}
+    messages = {k: [{"role": "assistant", "content": text}] for k, text in said.items()}
+    return {"prompt": row(prompt, "")["prompt"], **messages}
+
+
+def test_both_sides_of_a_preference_are_rendered_like_an_example() -> None:
+    [pair], _ = tokenise_preferences([preference("ask", "yes [[A]]", "no [[B]]")], WORDS, 500)
+    alone, _ = tokenise([row("ask", "yes [[A]]"), row("ask", "no [[B]]")], WORDS, 500)
+    assert [pair.chosen, pair.rejected] == alone
+    assert tokens(pair) == len(alone[0].ids) + len(alone[1].ids)
+
+
+def test_a_preference_with_one_side_too_long_is_left_out_and_bad_ones_name_themselves() -> None:
+    rows = [preference("a", "b", "c"), preference("a", "b", "c" * 50)]
+    kept, too_long = tokenise_preferences(rows, WORDS, 20)
+    assert (len(kept), too_long) == (1, 1)
+    with pytest.raises(BadData, match="row 2"):
+        tokenise_preferences([rows[0], row("a", "b")], WORDS, 100)
+    with pytest.raises(BadData, match="row 1: the judgment is empty"):
+        tokenise_preferences([preference("a", "b", "")], WORDS, 100)
+
+
+def test_micro_batches_of_preferences_count_both_sides() -> None:
+    pairs = [Preference(*examples(n, n + 2)) for n in (4, 9, 5, 30, 6)]
+    batches = list(micro_batches(pairs, 32))
+    assert [[len(p.rejected.ids) for p in batch] for batch in batches] == [[6, 7], [8], [11], [32]]
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(1, 6), (0.5, 3), (2, 12), (0.01, 1)])
+def test_epochs_become_steps(epochs: float, expected: int) -> None:
+    data = examples(*([10] * 30))  # five a step
+    assert count_steps(data, 50, seed=1, epochs=epochs) == expected
+
+
 def test_every_epoch_sees_every_example_once_in_a_new_order() -> None:
     data = examples(*range(3, 23))
     total = sum(len(e.ids) for e in data)
-    taken = [e for _, batch in islice(steps(data, 50, seed=1), 20) for e in batch]
+    taken = [e for batch in islice(steps(data, 50, seed=1), 20) for e in batch]
     epochs = [[len(e.ids) for e in taken[start : start + 20]] for start in (0, 20)]
     assert Counter(epochs[0]) == Counter(epochs[1]) == Counter(range(3, 23))
     assert epochs[0] != epochs[1]
@@ -86,15 +125,13 @@ def test_every_epoch_sees_every_example_once_in_a_new_order() -> None:
 
 def test_steps_have_about_equal_tokens_also_across_epochs() -> None:
     data = examples(*([7] * 30))
-    for _, batch in islice(steps(data, 100, seed=1), 30):
+    for batch in islice(steps(data, 100, seed=1), 30):
         assert 100 <= sum(len(e.ids) for e in batch) < 107
 
 
 def test_order_follows_the_seed() -> None:
     def order(seed: int) -> list[int]:
-        return [
-            len(e.ids) for _, b in islice(steps(examples(*range(2, 40)), 60, seed), 5) for e in b
-        ]
+        return [len(e.ids) for b in islice(steps(examples(*range(2, 40)), 60, seed), 5) for e in b]
 
     assert order(1) == order(1) != order(2)
 

@@ -1,0 +1,243 @@
+"""The trainer's chunks on a real Postgres: what a killed, stopped or cancelled training leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from selftaught import jsonl
+from selftaught.artifacts import publish_rows, resolve
+from selftaught.contracts import Recipe
+from selftaught.database import transaction
+from selftaught.database.tables import Artifact, ModelVersion
+from selftaught.settings import get_settings
+from selftaught.work import pipeline
+from selftaught.work.kernel import Lease, Result, hand_back
+from selftaught.work.worker import Handler, run_one
+from services.generator.tasks import run_curate
+from services.trainer import tasks
+from tests.work import helpers
+
+pytestmark = pytest.mark.usefixtures("database")
+
+TRAIN = {
+    "steps": 40,
+    "save_every": 10,
+    "tokens_per_step": 400,
+    "warmup_steps": 2,
+    "learning_rate": 1e-3,
+    "checkpoints": 1,
+}
+RECIPE: dict[str, Any] = {
+    "base_model": "smallworld",
+    "chunk_size": 8,
+    "judge": {"template": "smallworld"},
+    "validate": {"instructions": 4, "max_tokens": 24},
+}
+
+
+def pair(lease: Lease) -> Result:
+    rows = [
+        {"id": f"{lease.iteration}.{i}", "instruction": f"say {i}", "chosen": "a", "rejected": "b"}
+        for i in range(lease.input["limit"])
+    ]
+    return Result(artifact=publish_rows("pairs", lease.path("pair"), rows))
+
+
+def judge(lease: Lease) -> Result:
+    """One right and one wrong judgment of every pair in each order."""
+    rows = [
+        {
+            "pair_id": row["id"],
+            "order": order,
+            "text": f"Answer: a. [[{letter}]]",
+            "verdict": letter,
+            "completion_tokens": 6,
+        }
+        for row in jsonl.read(resolve(lease.input["pairs"]))
+        for order in ("AB", "BA")
+        for letter in "AB"
+    ]
+    return Result(artifact=publish_rows("judgments", lease.path("judge"), rows))
+
+
+HANDLERS = {
+    **helpers.HANDLERS,
+    "pair": Handler(pair),
+    "judge": Handler(judge),
+    "curate": Handler(run_curate),
+    "register": Handler(tasks.register, tasks.apply_register),
+    "train": Handler(tasks.train, tasks.apply_train, tasks.undo_train),
+}
+
+
+def job_before_training(iterations: int = 1, **train: Any) -> tuple[str, str]:
+    """(job, its chunk that is ready to train)."""
+    job = helpers.make_job(iterations, **RECIPE, train={**TRAIN, **train})
+    helpers.drain(job, HANDLERS, until="train")
+    return job, helpers.ready(job)[0]
+
+
+def versions(job: str) -> list[ModelVersion]:
+    with transaction() as session:
+        found = select(ModelVersion).where(ModelVersion.job_id == job)
+        return list(session.scalars(found.order_by(ModelVersion.number)))
+
+
+def unfinished() -> list[Path]:
+    return list(get_settings().versions_dir.glob(".*"))
+
+
+def events(job: str, kind: str) -> list[dict[str, Any]]:
+    return [event.data for event in helpers.events(job) if event.type == kind]
+
+
+def start(job: str, chunk: str) -> tuple[threading.Thread, int]:
+    """Train in a thread, until something is saved; the thread and the child's pid."""
+    before = len(pids(job))
+    worker = threading.Thread(target=run_one, args=(chunk, "test", HANDLERS))
+    worker.start()
+    state = f".{chunk}.*/run/state.pt"
+    while not list(get_settings().versions_dir.glob(state)) or len(pids(job)) == before:
+        assert worker.is_alive(), helpers.job(job).error
+        time.sleep(0.01)
+    return worker, pids(job)[-1]
+
+
+def pids(job: str) -> list[int]:
+    return [event["pid"] for event in events(job, "train.started")]
+
+
+def kill(job: str, chunk: str) -> None:
+    worker, pid = start(job, chunk)
+    os.kill(pid, signal.SIGKILL)
+    worker.join()
+
+
+def stop_worker(job: str, chunk: str) -> None:
+    """A worker that is told to stop gives its chunk back."""
+    worker, _ = start(job, chunk)
+    row = helpers.chunk(chunk)
+    assert row.lock_token is not None
+    recipe = Recipe.model_validate(helpers.job(job).recipe)
+    hand_back(Lease(chunk, row.lock_token, job, "", 1, row.kind, row.attempt, row.input, recipe))
+    worker.join()
+
+
+@pytest.mark.parametrize("disturb", [kill, stop_worker])
+def test_the_next_attempt_goes_on_and_makes_the_same_version(disturb: Any) -> None:
+    undisturbed, _ = job_before_training()
+    helpers.drain(undisturbed, HANDLERS)
+    job, chunk = job_before_training()
+    disturb(job, chunk)
+    assert helpers.chunk(chunk).state == "ready"
+    assert len(unfinished()) == 1
+    helpers.drain(job, HANDLERS)
+    assert helpers.job(job).state == "succeeded"
+    [resumed] = events(job, "train.resumed")
+    assert resumed["step"] >= 10 and resumed["steps"] == 40
+    [made], [twin] = versions(job)[-1:], versions(undisturbed)[-1:]
+    assert made.lineage["train"]["resumed_from"] == resumed["step"]
+    assert made.lineage["train"]["losses"] == twin.lineage["train"]["losses"]
+    assert weights(made) == weights(twin)
+    assert unfinished() == []
+
+
+def weights(version: ModelVersion) -> bytes:
+    return (get_settings().versions_dir / version.path / "model.safetensors").read_bytes()
+
+
+def test_a_cancelled_training_leaves_nothing() -> None:
+    job, chunk = job_before_training(steps=100_000)
+    worker, _ = start(job, chunk)
+    with transaction() as session:
+        pipeline.cancel_job(session, job)
+    worker.join()
+    assert helpers.job(job).state == "cancelled"
+    assert unfinished() == []
+
+
+def test_what_a_failed_job_left_goes_with_the_next_training() -> None:
+    job, chunk = job_before_training()
+    for _ in range(get_settings().max_attempts):
+        kill(job, chunk)
+    assert helpers.job(job).state == "failed"
+    assert len(unfinished()) == 1
+    other, _ = job_before_training(steps=2)
+    helpers.drain(other, HANDLERS)
+    assert helpers.job(other).state == "succeeded"
+    assert unfinished() == []
+
+
+@pytest.mark.parametrize(
+    ("start_at", "parents"), [("seed", [None, 0, 0]), ("previous", [None, 0, 1])]
+)
+def test_lineage_says_what_a_version_was_trained_from(
+    start_at: str, parents: list[int | None]
+) -> None:
+    job = helpers.make_job(2, **RECIPE, train={**TRAIN, "steps": 3, "start": start_at})
+    helpers.drain(job, HANDLERS)
+    made = versions(job)
+    names = {version.id: version.number for version in made}
+    assert [version.parent_id and names[version.parent_id] for version in made] == parents
+    assert [version.lineage["trained_from"] for version in made[1:]] == [
+        made[parent].ref for parent in parents if parent is not None
+    ]
+    told = [version.lineage["train"]["start"] for version in made[1:]]
+    assert told == ["seed", start_at]  # before the first version there is only the seed
+
+
+def test_sft_dpo_trains_on_the_preferences_that_curation_published() -> None:
+    job = helpers.make_job(1, **RECIPE, train={**TRAIN, "steps": 3, "objective": "sft_dpo"})
+    helpers.drain(job, HANDLERS)
+    assert helpers.job(job).error is None
+    lineage = versions(job)[-1].lineage
+    assert lineage["counts"]["1.curate"]["preference_pairs"] == 16
+    assert (lineage["train"]["objective"], lineage["train"]["examples"]) == ("sft_dpo", 16)
+    with transaction() as session:
+        [artifact] = session.scalars(select(Artifact).where(Artifact.kind == "preferences"))
+    assert artifact.rows == 16
+    rows = list(jsonl.read(resolve(artifact.path)))
+    assert {(row["chosen"] != row["rejected"], row["label"]) for row in rows} == {
+        (True, "A"),
+        (True, "B"),
+    }
+
+
+def test_preferences_can_be_published_for_others_and_are_not_made_unasked() -> None:
+    for asked, expected in ((True, ["preferences"]), (False, [])):
+        job = helpers.make_job(1, **RECIPE, train=TRAIN, curate={"preferences": asked})
+        helpers.drain(job, HANDLERS, until="train")
+        with transaction() as session:
+            mine = Artifact.path.startswith(f"jobs/{job}/1/")
+            kinds = session.scalars(select(Artifact.kind).where(mine)).all()
+        assert [kind for kind in kinds if kind == "preferences"] == expected
+        assert "examples" in kinds
+
+
+def test_no_wrong_judgment_means_nothing_to_train_sft_dpo_on() -> None:
+    def only_right(lease: Lease) -> Result:
+        rows = [
+            {
+                "pair_id": row["id"],
+                "order": order,
+                "text": f"[[{order[0]}]]",
+                "verdict": order[0],
+                "completion_tokens": 6,
+            }
+            for row in jsonl.read(resolve(lease.input["pairs"]))
+            for order in ("AB", "BA")
+        ]
+        return Result(artifact=publish_rows("judgments", lease.path("judge"), rows))
+
+    job = helpers.make_job(1, **RECIPE, train={**TRAIN, "objective": "sft_dpo"})
+    helpers.drain(job, {**HANDLERS, "judge": Handler(only_right)})
+    error = helpers.job(job).error
+    assert error is not None and error["code"] == "no_usable_rows"
