@@ -92,6 +92,20 @@ class Client:
             time.sleep(0.5)
         raise TimeoutError(f"{job_id} has not ended after {seconds:.0f} s")
 
+    def download(
+        self, job_id: str, iteration: int, name: str, path: Path, form: str = "jsonl"
+    ) -> Path:
+        """Rows of a stage (`curate`, `preferences`, `select_dropped`, ..), written to `path`."""
+        url = f"/v1/jobs/{job_id}/data/{iteration}/{name}"
+        with self._http.stream("GET", url, params={"format": form}) as response:
+            if response.is_error:
+                response.read()
+                raise ApiError(response.status_code, response.json())
+            with path.open("wb") as file:
+                for piece in response.iter_bytes():
+                    file.write(piece)
+        return path
+
     def register_model(self, **registration: Any) -> Json:
         """POST /v1/models with the fields of `RegistrationIn`: a job."""
         return self.call("POST", "/v1/models", json=registration)

@@ -455,6 +455,41 @@ class IterationOut(BaseModel):
     finished_at: dt.datetime | None
 
 
+class DataFile(BaseModel):
+    """One chunk's part."""
+
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class DataOut(BaseModel):
+    """What one stage of one iteration published."""
+
+    iteration: int
+    name: str = Field(description="A stage's kind, '<kind>_dropped' or 'preferences'.")
+    kind: str
+    rows: int
+    bytes: int
+    files: list[DataFile] = Field(description="In order; a download joins them.")
+    url: str
+
+
+class ManifestOut(BaseModel):
+    """Where an iteration's data came from."""
+
+    job: str
+    iteration: int
+    judge: str | None = Field(description="The version that judged, name:number.")
+    version: str | None = Field(description="The version that the iteration made.")
+    dataset: dict[str, Any] | None
+    template: dict[str, str] | None
+    recipe: dict[str, Any]
+    code_version: str
+    counts: dict[str, int]
+    data: list[DataOut]
+
+
 class VersionOut(BaseModel):
     ref: str = Field(description="name:number, exact and immutable.")
     model: str

@@ -13,6 +13,7 @@ import selftaught
 from selftaught import http
 from selftaught.settings import get_settings
 from services.api import (
+    data,
     datasets,
     evaluations,
     events,
@@ -31,6 +32,7 @@ RESOURCES = (
     jobs,
     events,
     iterations,
+    data,
     recipes,
     templates,
     models,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 
 from selftaught.client import ApiError, Client
@@ -18,7 +20,9 @@ from selftaught.stack.handle import Stack
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_job_ends_with_a_served_judge(client: Client, tiny_job: Any, stack: Stack) -> None:
+def test_a_job_ends_with_a_served_judge(
+    client: Client, tiny_job: Any, stack: Stack, tmp_path: Path
+) -> None:
     job = client.wait(tiny_job()["id"], 900)
     assert job["state"] == "succeeded", job["error"]
     iterations = client.iterations(job["id"])
@@ -30,6 +34,11 @@ def test_a_job_ends_with_a_served_judge(client: Client, tiny_job: Any, stack: St
         assert 0 < row["training_examples"] <= row["judgments_kept"] <= row["judgments_sampled"]
         assert entry["metrics"]["labelled"]["n"] == 12
         assert entry["tokens"] > 0 and entry["seconds"] > 0
+
+    files = [client.download(job["id"], 1, "curate", tmp_path / f, f) for f in ("jsonl", "parquet")]
+    examples = [json.loads(line) for line in files[0].read_text().splitlines()]
+    assert len(examples) == iterations[1]["counts"]["training_examples"]
+    assert pq.read_table(files[1]).to_pylist() == examples
 
     versions = client.call("GET", f"/v1/models/{job['model']}/versions")["data"]
     newest = max(versions, key=lambda version: version["number"])
