@@ -3,11 +3,14 @@
     make proof        (goes on where an earlier run in the same home was stopped)
 
 Every run is a job on the embedded stack, over HTTP, with the shipped seed and the shipped test set,
-which nothing was trained or tuned on. The default's filter and the paper's, and under each the loop
-and four controls, three loop seeds each, on equal training tokens: random labels, the judge's own
-majority as the label, no labels (the paper's filter then keeps judgments as they come; the
-default's keeps its demand that both orders agree), and one round on the instructions and the
-training tokens of all five iterations.
+which nothing was trained or tuned on. The default's filter and the paper's, three loop seeds each,
+and under each filter:
+
+- the loop, every iteration trained from the seed as in the paper, and the loop continued, every
+  iteration trained from the version before;
+- controls on equal training tokens: random labels, the judge's own majority as the label, no labels
+  (the paper's filter then keeps judgments as they come; the default's keeps its demand that both
+  orders agree), and one round on the instructions and the training tokens of all five iterations.
 """
 
 from __future__ import annotations
@@ -40,27 +43,34 @@ FILTERS: dict[str, Json] = {
     "default": {},
     "paper's filter": {"both_orders": False, "agree": False, "min_share": 0.0},
 }
-ONE_ROUND: Json = {"iterations": 1, "pair": {"instructions": 5 * 2700}, "train": {"steps": 5 * 700}}
-"""The instructions and the training tokens of all five iterations of the quickstart, at once."""
+VARIANTS: dict[str, Json] = {
+    "continued": {"train": {"start": "previous"}},
+    "one round": {
+        "iterations": 1,  # with the instructions and the training tokens of all five
+        "pair": {"instructions": 5 * 2700},
+        "train": {"steps": 5 * 700},
+    },
+    "no labels": {"curate": {"label": "none"}},
+    "random labels": {"curate": {"label": "random"}},
+    "own majority": {"curate": {"label": "majority"}},
+}
 
 
 def arms() -> dict[str, Json]:
-    """Every arm's overrides of the quickstart: the loop and its controls, under both filters."""
+    """Every arm's overrides of the quickstart: the loop and its variants, under both filters."""
     found: dict[str, Json] = {name: {"curate": curate} for name, curate in FILTERS.items()}
-    for name, curate in FILTERS.items():
-        found[f"{name}, random labels"] = {"curate": {**curate, "label": "random"}}
-        found[f"{name}, own majority"] = {"curate": {**curate, "label": "majority"}}
-        found[f"{name}, no labels"] = {"curate": {**curate, "label": "none"}}
-        found[f"{name}, one round"] = {"curate": curate, **ONE_ROUND}
+    for variant, changed in VARIANTS.items():
+        for name, curate in FILTERS.items():
+            found[f"{name}, {variant}"] = {
+                **changed,
+                "curate": {**curate, **changed.get("curate", {})},
+            }
     return found
 
 
 ARMS = arms()
 MARK = "<!-- written by hand from here on; `make proof` leaves it alone -->"
-TODO = [
-    *(f"{arm}/{seed}" for arm in FILTERS for seed in SEEDS),
-    *(f"{arm}/{seed}" for seed in SEEDS for arm in ARMS if arm not in FILTERS),
-]
+TODO = [f"{arm}/{seed}" for arm in ARMS for seed in SEEDS]
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -155,8 +165,9 @@ def render(results: dict[str, list[Json]]) -> str:
         "Strict accuracy (right in both orders) on the shipped test set: "
         f"{sum(1 for _ in (WORLD / 'test.jsonl').open())} labelled pairs, made with a corruption "
         "that the seed never saw; no training touched them and no choice was tuned on them. "
-        "The same seed model in every run; every iteration trains from the seed on the same number "
-        "of tokens, and one round on as many as five iterations together. "
+        "The same seed model in every run; every iteration trains on the same number of tokens, "
+        "from the seed or (continued) from the version before, and one round on as many as five "
+        "iterations together. "
         f"{len(results)} of {len(TODO)} runs are finished. How seed, settings and test "
         "set came about: [seeds/README.md](../seeds/README.md), Splits.",
         "",
