@@ -79,14 +79,20 @@ def _separate(work: _Work, instructions: Sequence[Row]) -> None:
     """x', then an answer to x and one to x', each in a call of its own."""
     modified = _modify(work, instructions)
     respond = work.settings.respond
-    chosen = work.ask(modified, "chosen", _question, respond)
-    rejected = work.ask(modified, "rejected", _modified_question, respond)
-    for row, (good,), (bad,) in zip(modified, chosen, rejected, strict=True):
-        cut = next((answer for answer in (good, bad) if not answer.finished), None)
-        if cut is not None:
-            work.drop(row, _cut(cut))
+    answered = []
+    for row, (good,) in zip(
+        modified, work.ask(modified, "chosen", _question, respond), strict=True
+    ):
+        if good.finished:
+            answered.append({**row, "chosen": good.text})
         else:
-            work.keep(row, good.text, bad.text)
+            work.drop(row, _cut(good))
+    replies = work.ask(answered, "rejected", _modified_question, respond)
+    for row, (bad,) in zip(answered, replies, strict=True):
+        if bad.finished:
+            work.keep(row, row["chosen"], bad.text)
+        else:
+            work.drop(row, _cut(bad))
 
 
 def _one_call(work: _Work, instructions: Sequence[Row]) -> None:

@@ -1,0 +1,137 @@
+"""The recipe `smollm2` on real instructions, and every version on real benchmarks.
+
+    make smollm2 && python -m benchmarks.smollm2 [examples per benchmark, default 100]
+
+Reads instructions and benchmarks from SELFTAUGHT_SHARED (default: ../shared beside the checkout).
+The instructions overlap with none of the benchmarks. Prints Markdown; goes on with the same job
+where an earlier run in the same home was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.proof import ROOT, commit
+from selftaught.client import ENDED, Client
+from selftaught.stack.handle import Stack
+
+Json = dict[str, Any]
+HOME = Path(os.environ.get("SELFTAUGHT_HOME", ROOT / ".selftaught")).resolve()
+DATA = Path(os.environ.get("SELFTAUGHT_SHARED", ROOT.parent / "shared")) / "data"
+INSTRUCTIONS = ("dolly_part", "koala", "self_instruct_seed175", "self_instruct_user252", "vicuna80")
+BENCHMARKS = ("llmbar", "mtbench_human200", "hhh_alignment")
+
+
+def main() -> None:
+    """Run the job, evaluate the seed and every iteration, print the table."""
+    limit = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+    with Stack(HOME, port=0) as stack, Client(stack.gateway_url) as client:
+        job = run(client)
+        found = client.iterations(job["id"])
+        print(stages(found))
+        sets = {"constructed, held out": (heldout(client, job["id"]), None)}
+        for name in BENCHMARKS:
+            path = DATA / "pairs" / f"{name}.jsonl"
+            sets[name] = (client.upload(path, kind="benchmark", benchmark="pairs")["id"], limit)
+        print(HEAD)
+        paired = [PAIRED]
+        for name, (dataset, most) in sets.items():
+            first = None
+            for iteration in found:
+                version = iteration["model_version"]
+                ended = evaluate(client, dataset, version, most)
+                first = first or ended["id"]
+                print(line(name, iteration["number"], ended), flush=True)
+            paired += against(client, name, first, ended["id"])
+    print("\n".join(["", *paired]))
+    print(f"\nMade by `python -m benchmarks.smollm2 {limit}` at commit {commit()}.")
+
+
+def run(client: Client) -> Json:
+    """The job, once it has succeeded."""
+    record = HOME / "smollm2.json"
+    if record.exists():
+        job = client.job(json.loads(record.read_text()))
+    else:
+        path = HOME / "smollm2-instructions.jsonl"
+        rows = [
+            line for n in INSTRUCTIONS for line in (DATA / "instructions" / f"{n}.jsonl").open()
+        ]
+        path.write_text("".join(rows))
+        dataset = client.upload(path)["id"]
+        job = client.create_job(dataset=dataset, recipe="smollm2", model="judge-smollm2")
+        record.write_text(json.dumps(job["id"]))
+    job = client.wait(job["id"])
+    if job["state"] != "succeeded":
+        raise SystemExit(f"the job {job['state']}: {job['error']}")
+    return job
+
+
+def heldout(client: Client, job: str) -> str:
+    """The job's held-out constructed pairs, as a dataset to evaluate on."""
+    path = client.download(job, 0, "pair", HOME / "smollm2-heldout.jsonl")
+    return str(client.upload(path, kind="benchmark", benchmark="pairs")["id"])
+
+
+def evaluate(client: Client, dataset: str, model: str, limit: int | None) -> Json:
+    found = client.create_evaluation(
+        dataset=dataset, model=model, scoring=["strict", "official"], limit=limit
+    )
+    while found["state"] not in ENDED:
+        time.sleep(1)
+        found = client.evaluation(found["id"])
+    if found["state"] != "succeeded":
+        raise SystemExit(f"evaluation of {model} {found['state']}: {found['error']}")
+    return found
+
+
+def stages(iterations: list[Json]) -> str:
+    """What every iteration was made of."""
+    names = ("instructions", "pairs", "judgments_sampled", "judgments_kept", "training_examples")
+    lines = ["| iteration | " + " | ".join(n.replace("_", " ") for n in names) + " | promoted |"]
+    lines.append("|---" * (len(names) + 2) + "|")
+    for one in iterations:
+        cells = [str(one["counts"].get(name, 0)) for name in names]
+        promoted = "yes" if one["metrics"].get("promoted") else "no"
+        lines.append(f"| {one['number']} | {' | '.join(cells)} | {promoted} |")
+    return "\n".join(lines) + "\n"
+
+
+HEAD = (
+    "| set | examples | version | strict | official | position bias | parse failures |\n"
+    + "|---" * 7
+    + "|"
+)
+
+
+def line(name: str, number: int, found: Json) -> str:
+    figures = {s["scoring"]: {f["name"]: f for f in s["figures"]} for s in found["scores"]}
+    cells = [name, str(found["examples_done"]), "seed" if number == 0 else str(number)]
+    for scoring in ("strict", "official"):
+        one = figures[scoring]["overall"]
+        cells.append(f"{one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f})")
+    for figure in ("position_bias", "parse_failures"):
+        one = figures["strict"].get(figure)
+        cells.append(f"{one['value']:+.2f}" if one else "")
+    return f"| {' | '.join(cells)} |"
+
+
+PAIRED = "| set | scoring | seed | last | difference | McNemar p |\n" + "|---" * 6 + "|"
+
+
+def against(client: Client, name: str, seed: str, last: str) -> list[str]:
+    """The last version against the seed, example by example."""
+    return [
+        f"| {name} | {one['scoring']} | {one['first']:.3f} | {one['second']:.3f} "
+        f"| {one['difference']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f}) | {one['p']:.3f} |"
+        for one in client.compare(seed, last)["paired"]
+    ]
+
+
+if __name__ == "__main__":
+    main()
