@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.proof import PAPER, ROOT, WORLD, commit
+from benchmarks.proof import FILTERS, ROOT, WORLD, commit
 from selftaught.client import Client
 from selftaught.demo import row_of
 from selftaught.stack.handle import Stack
@@ -41,7 +41,7 @@ def main() -> None:
                     dataset=instructions,
                     labelled_dataset=labelled,
                     recipe="quickstart",
-                    overrides={"seed": seed, "judge": judge, "curate": PAPER},
+                    overrides={"seed": seed, "judge": judge, "curate": FILTERS["paper's filter"]},
                     model=arm.lower().replace(" ", "-").replace("=", ""),
                 )
                 for arm, judge in ARMS.items()

@@ -21,7 +21,6 @@ import platform
 import re
 import statistics
 import subprocess
-import sys
 import time
 from importlib.resources import files
 from pathlib import Path
@@ -236,4 +235,4 @@ def commit() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -34,20 +34,20 @@ def main() -> None:
         job = run(client)
         found = client.iterations(job["id"])
         print(stages(found))
-        sets = {"constructed, held out": (heldout(client, job["id"]), None)}
+        sets: dict[str, tuple[str, int | None]] = {
+            "constructed, held out": (heldout(client, job["id"]), None)
+        }
         for name in BENCHMARKS:
             path = DATA / "pairs" / f"{name}.jsonl"
             sets[name] = (client.upload(path, kind="benchmark", benchmark="pairs")["id"], limit)
         print(HEAD)
         paired = [PAIRED]
         for name, (dataset, most) in sets.items():
-            first = None
-            for iteration in found:
-                version = iteration["model_version"]
-                ended = evaluate(client, dataset, version, most)
-                first = first or ended["id"]
-                print(line(name, iteration["number"], ended), flush=True)
-            paired += against(client, name, first, ended["id"])
+            ended = []
+            for one in found:
+                ended.append(evaluate(client, dataset, one["model_version"], most))
+                print(line(name, one["number"], ended[-1]), flush=True)
+            paired += against(client, name, ended[0]["id"], ended[-1]["id"])
     print("\n".join(["", *paired]))
     print(f"\nMade by `python -m benchmarks.smollm2 {limit}` at commit {commit()}.")
 
