@@ -3,8 +3,8 @@
     make smollm2 && python -m benchmarks.smollm2 [examples per benchmark, default 100]
 
 Reads instructions and benchmarks from SELFTAUGHT_SHARED (default: ../shared beside the checkout).
-The instructions overlap with none of the benchmarks. Prints Markdown; goes on with the same job
-where an earlier run in the same home was stopped.
+The instructions overlap with none of the benchmarks. Prints Markdown; goes on where an
+earlier run in the same home was stopped.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.proof import ROOT, commit
-from selftaught.client import ENDED, Client
+from selftaught.client import Client
 from selftaught.stack.handle import Stack
 
 Json = dict[str, Any]
@@ -31,62 +31,58 @@ def main() -> None:
     """Run the job, evaluate the seed and every iteration, print the table."""
     limit = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     with Stack(HOME, port=0) as stack, Client(stack.gateway_url) as client:
-        job = run(client)
-        found = client.iterations(job["id"])
-        print(stages(found))
-        sets: dict[str, tuple[str, int | None]] = {
-            "constructed, held out": (heldout(client, job["id"]), None)
-        }
-        for name in BENCHMARKS:
-            path = DATA / "pairs" / f"{name}.jsonl"
-            sets[name] = (client.upload(path, kind="benchmark", benchmark="pairs")["id"], limit)
+        job = client.wait(known("job", lambda: start(client)))
+        if job["state"] != "succeeded":
+            raise SystemExit(f"the job {job['state']}: {job['error']}")
+        iterations = client.iterations(job["id"])
+        print(stages(iterations))
         print(HEAD)
         paired = [PAIRED]
-        for name, (dataset, most) in sets.items():
-            ended = []
-            for one in found:
-                ended.append(evaluate(client, dataset, one["model_version"], most))
-                print(line(name, one["number"], ended[-1]), flush=True)
-            paired += against(client, name, ended[0]["id"], ended[-1]["id"])
+        for name in ("constructed, held out", *BENCHMARKS):
+            most = limit if name in BENCHMARKS else None
+            found = []
+            for one in iterations:
+                found.append(evaluate(client, job["id"], name, one["model_version"], most))
+                print(line(name, one["number"], found[-1]), flush=True)
+            paired += against(client, name, found[0]["id"], found[-1]["id"])
     print("\n".join(["", *paired]))
     print(f"\nMade by `python -m benchmarks.smollm2 {limit}` at commit {commit()}.")
 
 
-def run(client: Client) -> Json:
-    """The job, once it has succeeded."""
+def known(name: str, make: Callable[[], str]) -> str:
+    """The id under a name in the home's record, made if it is not there."""
     record = HOME / "smollm2.json"
-    if record.exists():
-        job = client.job(json.loads(record.read_text()))
-    else:
-        path = HOME / "smollm2-instructions.jsonl"
-        rows = [
-            line for n in INSTRUCTIONS for line in (DATA / "instructions" / f"{n}.jsonl").open()
-        ]
-        path.write_text("".join(rows))
-        dataset = client.upload(path)["id"]
-        job = client.create_job(dataset=dataset, recipe="smollm2", model="judge-smollm2")
-        record.write_text(json.dumps(job["id"]))
-    job = client.wait(job["id"])
-    if job["state"] != "succeeded":
-        raise SystemExit(f"the job {job['state']}: {job['error']}")
-    return job
+    ids: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}
+    if name not in ids:
+        ids[name] = make()
+        record.write_text(json.dumps(ids, indent=1))
+    return ids[name]
 
 
-def heldout(client: Client, job: str) -> str:
-    """The job's held-out constructed pairs, as a dataset to evaluate on."""
-    path = client.download(job, 0, "pair", HOME / "smollm2-heldout.jsonl")
-    return str(client.upload(path, kind="benchmark", benchmark="pairs")["id"])
+def start(client: Client) -> str:
+    path = HOME / "smollm2-instructions.jsonl"
+    rows = [row for name in INSTRUCTIONS for row in (DATA / f"instructions/{name}.jsonl").open()]
+    path.write_text("".join(rows))
+    dataset = client.upload(path)["id"]
+    return str(client.create_job(dataset=dataset, recipe="smollm2", model="judge-smollm2")["id"])
 
 
-def evaluate(client: Client, dataset: str, model: str, limit: int | None) -> Json:
-    found = client.create_evaluation(
-        dataset=dataset, model=model, scoring=["strict", "official"], limit=limit
-    )
-    while found["state"] not in ENDED:
-        time.sleep(1)
-        found = client.evaluation(found["id"])
+def evaluate(client: Client, job: str, name: str, model: str, limit: int | None) -> Json:
+    """The evaluation of a version on a set, once it has succeeded."""
+
+    def upload() -> str:
+        path = DATA / "pairs" / f"{name}.jsonl"
+        if name not in BENCHMARKS:
+            path = client.download(job, 0, "pair", HOME / "smollm2-heldout.jsonl")
+        return str(client.upload(path, kind="benchmark", benchmark="pairs")["id"])
+
+    dataset = known(name, upload)
+    asked = {"dataset": dataset, "model": model, "scoring": ["strict", "official"], "limit": limit}
+    id_ = known(f"{name} {model} {limit}", lambda: str(client.create_evaluation(**asked)["id"]))
+    client.wait(id_)
+    found = client.evaluation(id_)
     if found["state"] != "succeeded":
-        raise SystemExit(f"evaluation of {model} {found['state']}: {found['error']}")
+        raise SystemExit(f"the evaluation of {model} {found['state']}: {found['error']}")
     return found
 
 
