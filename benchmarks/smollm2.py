@@ -111,9 +111,8 @@ def line(name: str, number: int, found: Json) -> str:
     for scoring in ("strict", "official"):
         one = figures[scoring]["overall"]
         cells.append(f"{one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f})")
-    for figure in ("position_bias", "parse_failures"):
-        one = figures["strict"].get(figure)
-        cells.append(f"{one['value']:+.2f}" if one else "")
+    for figure, form in (("position_bias", "+.2f"), ("parse_failures", ".2f")):
+        cells.append(format(figures["strict"][figure]["value"], form))
     return f"| {' | '.join(cells)} |"
 
 

@@ -168,9 +168,22 @@ class JudgeSettings(Contract):
     wave: int = Field(
         4, ge=1, le=64, description="Judgments asked for at once while an input needs more."
     )
+    quota: int | None = Field(
+        None,
+        ge=1,
+        description="Inputs with enough judgments that an iteration wants of each label, A and B: "
+        "each chunk stops asking about a label once it has its share. Inputs that are soon right "
+        "then fill the quota. Null: no limit.",
+    )
     sampling: SamplingSettings = Field(
         default_factory=lambda: SamplingSettings(temperature=0.7, top_p=0.9, max_tokens=4096)
     )
+
+    @model_validator(mode="after")
+    def _quota_of_enough(self) -> JudgeSettings:
+        if self.quota is not None and self.need == "all":
+            raise ValueError("judge.quota: with need 'all' every input is asked N times")
+        return self
 
 
 class CurateSettings(Contract):
@@ -266,9 +279,15 @@ class TrainSettings(Contract):
 
 
 class ValidateSettings(Contract):
-    """Held-out constructed pairs: half chooses the checkpoint, half decides promotion."""
+    """What chooses the checkpoint and what the gate compares; never the same pairs."""
 
     instructions: int = Field(400, ge=2, description="Instructions set aside before iteration 1.")
+    choose_on: Literal["heldout", "labelled"] = Field(
+        "heldout",
+        description="What chooses among the checkpoints: every second one of the held-out "
+        "constructed pairs (no labels), or of the job's labelled dataset. The others of that set "
+        "are scored for the gate; the other set is scored whole.",
+    )
     max_tokens: int = Field(4096, ge=1, description="Length limit of a greedy judgment (tokens).")
 
 
@@ -311,6 +330,10 @@ class Recipe(Contract):
             raise ValueError(
                 "judge.need: only 'all' goes with curate.min_share and with labels that are not "
                 "'constructed': they look at all N judgments"
+            )
+        if self.judge.quota is not None and curate.both_orders:
+            raise ValueError(
+                "judge.quota: not with curate.both_orders, which needs both labels of a pair"
             )
         return self
 

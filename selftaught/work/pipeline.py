@@ -49,7 +49,7 @@ QUEUES = {
     "validate": "evaluator",
     "gate": "evaluator",
 }
-VALIDATE_CHUNK = 1024  # pairs scored per validate chunk
+VALIDATE_CHUNK = 1024  # labelled pairs per validate chunk; even, for every second one of them
 EVALUATE_CHUNK = 64  # examples judged per evaluate chunk
 
 Inputs = list[dict[str, Any]]
@@ -263,8 +263,12 @@ def _plan(session: Session, job: Job, iteration: Iteration, kind: str) -> Inputs
         return _plan_pairs(session, job, iteration.number, recipe)
     if kind == "judge":
         judge = _version(session, job, iteration.number - 1)
-        pairs = _pairs(session, job, iteration.number, recipe)
-        return [{"pairs": a.path, "version": judge.id} for a in pairs if a.rows > 0]
+        pairs = [a for a in _pairs(session, job, iteration.number, recipe) if a.rows > 0]
+        quotas = _shares(recipe.judge.quota, [a.rows for a in pairs])
+        return [
+            {"pairs": a.path, "version": judge.id, "quota": quota}
+            for a, quota in zip(pairs, quotas, strict=True)
+        ]
     if kind == "curate":
         parts = _outputs(session, job, iteration.number, "judge")
         pairs = _pairs(session, job, iteration.number, recipe)
@@ -316,6 +320,11 @@ def _slices(
     ]
 
 
+def _shares(quota: int | None, rows: list[int]) -> list[int | None]:
+    """A quota cut by the chunks' rows, rounded up: together they have at least the quota."""
+    return [None if quota is None else -(-quota * one // sum(rows)) for one in rows]
+
+
 def _plan_training(session: Session, job: Job, number: int, recipe: Recipe) -> Inputs:
     """One run, on what the objective learns from, beginning at the seed or the version before."""
     if recipe.train.objective == "sft_dpo":
@@ -325,10 +334,13 @@ def _plan_training(session: Session, job: Job, number: int, recipe: Recipe) -> I
     if examples.rows == 0:
         return []
     start = 0 if recipe.train.start == "seed" else number - 1
+    choose_on = [a.path for a in _outputs(session, job, 0, "pair")]
+    if recipe.validate_.choose_on == "labelled":
+        choose_on = [_dataset_path(session, job.labelled_dataset_id)]
     return [
         {
             "examples": examples.path,
-            "heldout": [a.path for a in _outputs(session, job, 0, "pair")],
+            "choose_on": choose_on,
             "base_version": _version(session, job, 0).id,
             "start_version": _version(session, job, start).id,
         }
@@ -352,10 +364,19 @@ def _plan_validation(session: Session, job: Job, iteration: Iteration) -> Inputs
         rows = session.scalars(select(Artifact.rows).where(Artifact.path == path)).one()
         sets += [("labelled", path, rows)]
     heldout = [path for name, path, _ in sets if name == "heldout"]
-    if sum(rows for name, _, rows in sets if name == "heldout") < 2:
-        return []  # one pair chooses checkpoints and another decides promotion, or nothing does
+    choose_on = Recipe.model_validate(job.recipe).validate_.choose_on
+    for name in ("heldout", choose_on):
+        if sum(rows for of, _, rows in sets if of == name) < 2:
+            return []  # one pair chooses checkpoints and another decides promotion
     for version in versions:
-        inputs.append({"set": "heldout", "version": version, "paths": heldout})
+        inputs.append(
+            {
+                "set": "heldout",
+                "version": version,
+                "paths": heldout,
+                "second": choose_on == "heldout",
+            }
+        )
         for _, path, rows in (entry for entry in sets if entry[0] == "labelled"):
             for offset in range(0, rows, VALIDATE_CHUNK):
                 inputs.append(
@@ -363,6 +384,7 @@ def _plan_validation(session: Session, job: Job, iteration: Iteration) -> Inputs
                         "set": "labelled",
                         "version": version,
                         "paths": [path],
+                        "second": choose_on == "labelled",
                         "offset": offset,
                         "limit": VALIDATE_CHUNK,
                     }

@@ -37,8 +37,7 @@ def create_job(body: JobIn, response: Response) -> JobOut:
     recipe = _recipe(body)
     with transaction() as session:
         _need_rows(session, body.dataset, recipe)
-        if body.labelled_dataset is not None:
-            _dataset(session, body.labelled_dataset, "labelled", "labelled_dataset")
+        _need_labelled(session, body.labelled_dataset, recipe)
         job = Job(
             id=new_id("job"),
             state=State.PENDING,
@@ -124,6 +123,19 @@ def _need_rows(session: Session, dataset_id: str, recipe: Recipe) -> None:
             "(validate.instructions) and needs at least one more"
         )
         raise Refused(422, "dataset_too_small", detail, param="dataset")
+
+
+def _need_labelled(session: Session, dataset_id: str | None, recipe: Recipe) -> None:
+    chooses = recipe.validate_.choose_on == "labelled"
+    if dataset_id is None:
+        if chooses:
+            detail = "validate.choose_on is 'labelled', and the job names no labelled_dataset"
+            raise Refused(422, "labelled_dataset_missing", detail, param="labelled_dataset")
+        return
+    rows = _dataset(session, dataset_id, "labelled", "labelled_dataset").rows
+    if chooses and rows < 2:
+        detail = "the labelled dataset has 1 row: one chooses checkpoints, another is scored"
+        raise Refused(422, "dataset_too_small", detail, param="labelled_dataset")
 
 
 def _dataset(session: Session, dataset_id: str, kind: str, param: str) -> Artifact:

@@ -2,8 +2,8 @@
 
     celery -A services.evaluator.tasks worker -Q evaluator --pool solo
 
-Half of the held-out pairs chooses checkpoints (the trainer's half), the other half is scored here,
-so that no version is promoted on the pairs that chose it.
+Of the set that chooses checkpoints (validate.choose_on) half is the trainer's; the other half is
+scored here, so that no version is promoted on the pairs that chose it.
 """
 
 from __future__ import annotations
@@ -61,11 +61,12 @@ def validate(lease: Lease) -> Result:
 
 
 def _pairs(chunk_input: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    rows = (row for path in chunk_input["paths"] for row in jsonl.read(resolve(path)))
-    if chunk_input["set"] == "heldout":
-        yield from islice(rows, 1, None, 2)
-    else:
-        yield from islice(rows, chunk_input["offset"], chunk_input["offset"] + chunk_input["limit"])
+    rows: Iterator[dict[str, Any]] = (
+        row for path in chunk_input["paths"] for row in jsonl.read(resolve(path))
+    )
+    if chunk_input["set"] == "labelled":
+        rows = islice(rows, chunk_input["offset"], chunk_input["offset"] + chunk_input["limit"])
+    yield from islice(rows, 1, None, 2) if chunk_input["second"] else rows
 
 
 def gate(lease: Lease) -> Result:

@@ -6,7 +6,8 @@ a prompt are one request, so that an engine can compute the prompt once. Random 
 
 Adaptive sampling (`need` other than "all") asks in waves and stops an input that has what it needs.
 It goes by sample number, never by who finished first: a sample is there if all before it are, so
-short judgments have no advantage, and what is kept stands in the run with all N as well.
+short judgments have no advantage, and what is kept stands in the run with all N as well. With a
+quota a label (A or B) is asked about no more once so many of its inputs have what they need.
 """
 
 from __future__ import annotations
@@ -44,8 +45,12 @@ def judge_pairs(
     template: JudgeTemplate,
     settings: JudgeSettings,
     seed: int,
+    quota: int | None = None,
 ) -> Judgments:
-    """Sample judgments of rows {id, instruction, chosen, rejected}; `seed` names job, iteration."""
+    """Sample judgments of rows {id, instruction, chosen, rejected}; `seed` names job, iteration.
+
+    `quota`: how many of these inputs are to have enough, of each label.
+    """
     inputs = [(pair, order) for pair in pairs for order in ORDERS]
     rows: list[list[Row]] = [[] for _ in inputs]
     open_inputs = list(range(len(inputs)))
@@ -78,7 +83,13 @@ def judge_pairs(
                         "completion_tokens": completion.completion_tokens,
                     }
                 )
-        open_inputs = [index for index in open_inputs if not _enough(rows[index], settings.need)]
+        enough = [_enough(found, settings.need) for found in rows]
+        met = Counter(order for (_, order), done in zip(inputs, enough, strict=True) if done)
+        open_inputs = [
+            index
+            for index in open_inputs
+            if not enough[index] and (quota is None or met[inputs[index][1]] < quota)
+        ]
         if not open_inputs:
             break
     result = Judgments()

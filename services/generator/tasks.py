@@ -106,6 +106,7 @@ def run_judge(lease: Lease) -> Result:
         judge_template(lease.recipe.judge.template),
         lease.recipe.judge,
         _seed(lease),
+        lease.input["quota"],
     )
     names = {
         "pairs": "judged_pairs",

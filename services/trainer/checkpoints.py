@@ -1,6 +1,7 @@
-"""Chooses among the checkpoints of a run: the best judge of held-out constructed pairs wins.
+"""Chooses among the checkpoints of a run: the best judge of pairs it was not trained on wins.
 
-No human label is involved. Reproducers saw judges peak before the last step, so the last one is not
+They are held-out constructed pairs, so that no human label is involved, or labelled ones
+(validate.choose_on). Reproducers saw judges peak before the last step, so the last one is not
 simply the best one. Equal scores: the later checkpoint.
 """
 
@@ -18,7 +19,7 @@ from selftaught.judging.scoring import score_pairs, summarise
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved checkpoint and its score on the held-out pairs (see scoring.summarise)."""
+    """A saved checkpoint and its score on those pairs (see scoring.summarise)."""
 
     step: int
     path: Path
@@ -35,14 +36,14 @@ def steps(total: int, count: int) -> list[int]:
 
 
 def score(
-    step: int, path: Path, heldout: Sequence[Row], template: JudgeTemplate, max_tokens: int
+    step: int, path: Path, pairs: Sequence[Row], template: JudgeTemplate, max_tokens: int
 ) -> Checkpoint:
     """Load a saved checkpoint here and score it on rows {id, instruction, chosen, rejected}."""
     from selftaught.inference.local import LocalEngine
 
     engine = LocalEngine(path)
     try:
-        counts = score_pairs(engine, template, heldout, max_tokens)
+        counts = score_pairs(engine, template, pairs, max_tokens)
     finally:
         engine.close()
     return Checkpoint(step, path, summarise(counts))

@@ -48,7 +48,7 @@ class Spec(BaseModel):
     base_model: Path
     start: Path | None = None
     examples_path: Path
-    heldout_paths: list[Path]
+    choose_on_paths: list[Path]
     template: str
     output_dir: Path
     work_dir: Path
@@ -84,14 +84,14 @@ def _train_and_publish(spec: Spec) -> dict[str, Any]:
     from services.trainer import checkpoints
 
     template = judge_template(spec.template)
-    heldout = [row for path in spec.heldout_paths for row in jsonl.read(path)][::2]
-    if not heldout:
-        raise Failure("bad_data", "no held-out pairs to choose a checkpoint with")
+    judged = [row for path in spec.choose_on_paths for row in jsonl.read(path)][::2]
+    if not judged:
+        raise Failure("bad_data", "no pairs to choose a checkpoint with")
     trained = _train(spec)
     scored = []
     for step in checkpoints.steps(trained["steps"], spec.settings.checkpoints):
         folder = spec.work_dir / str(step)
-        scored.append(checkpoints.score(step, folder, heldout, template, spec.max_tokens))
+        scored.append(checkpoints.score(step, folder, judged, template, spec.max_tokens))
         say(type="checkpoint", step=step, summary=scored[-1].summary)
     best = checkpoints.choose(scored)
     best.path.rename(spec.output_dir)
@@ -99,7 +99,7 @@ def _train_and_publish(spec: Spec) -> dict[str, Any]:
         **trained,
         "checkpoint": {"step": best.step, **best.summary},
         "checkpoints": [{"step": c.step, **c.summary} for c in scored],
-        "heldout_pairs": len(heldout),
+        "chosen_on_pairs": len(judged),
     }
 
 

@@ -84,7 +84,7 @@ def train(lease: Lease) -> Result:
         base_model=version_folder(base),
         start=None if start.id == base.id else version_folder(start),
         examples_path=resolve(lease.input["examples"]),
-        heldout_paths=[resolve(path) for path in lease.input["heldout"]],
+        choose_on_paths=[resolve(path) for path in lease.input["choose_on"]],
         template=lease.recipe.judge.template,
         output_dir=work / "model",
         work_dir=work / "run",
@@ -228,6 +228,7 @@ def _lineage(session: Session, job: Job, lease: Lease, result: Result) -> dict[s
         "code_version": selftaught.__version__,
         "counts": {f"{number}.{kind}": found for number, kind, found in counts},
         "human_labels_in_training": False,
+        "human_labels_chose_checkpoint": lease.recipe.validate_.choose_on == "labelled",
         "reference_answers_in_training": lease.recipe.pair.construction == "verified",
     }
 

@@ -73,6 +73,12 @@ def test_a_job_is_planned_in_the_transaction_that_makes_it(client: TestClient) -
             "invalid_recipe",
             "recipe",
         ),
+        (
+            {"overrides": {"validate": {"choose_on": "labelled"}}},
+            422,
+            "labelled_dataset_missing",
+            "labelled_dataset",
+        ),
         ({"overrides": {"jugde": {}}}, 422, "invalid_recipe", "overrides.jugde"),
         ({"overrides": {"validate": {"instructions": 5}}}, 422, "dataset_too_small", "dataset"),
         ({"model": "Bad Name"}, 422, "invalid_request", "model"),
@@ -91,6 +97,14 @@ def test_bad_jobs_queue_nothing(
     assert_nothing_queued()
     if code.startswith("unknown_"):
         assert "'nope'; known: " in body["detail"] or "'mt-bench'; known: " in body["detail"]
+
+
+def test_a_single_labelled_pair_cannot_choose_checkpoints(client: TestClient) -> None:
+    dataset, labelled = upload(client), upload_labelled(client)
+    overrides = {"validate": {"choose_on": "labelled"}}
+    answer = post_job(client, dataset, labelled_dataset=labelled, overrides=overrides)
+    assert_problem(answer, 422, "dataset_too_small", "labelled_dataset")
+    assert_nothing_queued()
 
 
 def test_every_wrong_setting_is_named(client: TestClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -104,6 +105,35 @@ def test_an_input_is_asked_until_it_has_what_it_needs(
     assert judged.counts["judgments_sampled"] == 8 * sampled
     assert judged.counts["judgments_spared"] == 8 * (7 - sampled)
     assert [row["sample"] for row in judged.rows[:sampled]] == list(range(sampled))
+
+
+def test_a_label_that_has_its_quota_is_asked_about_no_more() -> None:
+    """Order AB (label A): pairs 0 and 1 are right at once. BA (label B): nothing ever is."""
+
+    def script(shown: str, seed: int, sample: int) -> str:
+        soon = any(f"do {i}" in shown for i in (0, 1))
+        return "[[A]]" if shows_good_first(shown) and soon else "[[C]]"
+
+    def sampled(quota: int | None) -> dict[str, list[int]]:
+        settings = JudgeSettings(samples=6, need="right", wave=2)
+        judged = judge_pairs(PAIRS, Scripted(script), TEMPLATE, settings, seed=1, quota=quota)
+        counts = Counter((row["order"], row["pair_id"]) for row in judged.rows)
+        assert judged.counts["judgments_spared"] == 8 * 6 - counts.total()
+        return {order: [counts[order, f"p{i}"] for i in range(4)] for order in ("AB", "BA")}
+
+    assert sampled(None) == {"AB": [2, 2, 6, 6], "BA": [6, 6, 6, 6]}
+    assert sampled(3) == sampled(None)  # not met
+    assert sampled(2) == {"AB": [2, 2, 2, 2], "BA": [6, 6, 6, 6]}
+    assert sampled(1) == sampled(2)  # a wave is not cut
+
+
+def test_a_quota_needs_inputs_that_can_have_enough() -> None:
+    with pytest.raises(ValueError, match=r"judge\.quota"):
+        Recipe.model_validate({"judge": {"quota": 5}})
+    settings = {"judge": {"quota": 5, "need": "right"}}
+    assert Recipe.model_validate(settings).judge.quota == 5
+    with pytest.raises(ValueError, match="both_orders"):
+        Recipe.model_validate({**settings, "curate": {"both_orders": True}})
 
 
 def test_adaptive_judgments_are_the_first_ones_of_a_full_run() -> None:

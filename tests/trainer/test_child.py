@@ -31,7 +31,7 @@ def spec(tmp_path: Path, base: Path, **changes: Any) -> dict[str, Any]:
     return {
         "base_model": str(base),
         "examples_path": str(write(tmp_path / "sft.jsonl", rows)),
-        "heldout_paths": [
+        "choose_on_paths": [
             str(write(tmp_path / "h0.jsonl", pairs[:5])),
             str(write(tmp_path / "h1.jsonl", pairs[5:])),
         ],
@@ -91,7 +91,7 @@ def test_a_run_publishes_its_best_checkpoint(tmp_path: Path, base: Path) -> None
     assert kinds == ["step"] * 24 + ["checkpoint"] * 3 + ["done"]
     result = events[-1]["result"]
     assert [c["step"] for c in result["checkpoints"]] == [8, 16, 24]
-    assert result["heldout_pairs"] == 6  # every second one; the gate has the others
+    assert result["chosen_on_pairs"] == 6  # every second one; the gate has the others
     best = max(result["checkpoints"], key=lambda c: (c["strict_accuracy"], c["mean_accuracy"]))
     assert result["checkpoint"]["strict_accuracy"] == best["strict_accuracy"]
     assert result["steps"] == len(result["losses"]) == 24
@@ -135,7 +135,7 @@ def test_the_same_spec_gives_the_same_model(tmp_path: Path, base: Path, run: Run
         ({"base_model": "/nowhere"}, "model_load_failed"),
         ({"examples_path": "empty.jsonl"}, "bad_data"),
         ({"examples_path": "broken.jsonl"}, "bad_data"),
-        ({"heldout_paths": ["empty.jsonl"]}, "bad_data"),
+        ({"choose_on_paths": ["empty.jsonl"]}, "bad_data"),
         ({"settings": {**SETTINGS, "learning_rate": 1e30, "warmup_steps": 0}}, "nan_loss"),
         ({"settings": {"stepz": 3}}, "bad_spec"),
     ],
@@ -145,7 +145,7 @@ def test_failures_have_codes_and_leave_nothing(
 ) -> None:
     write(tmp_path / "empty.jsonl", [])
     (tmp_path / "broken.jsonl").write_text('{"prompt": []}\n')
-    for key in ("examples_path", "heldout_paths"):
+    for key in ("examples_path", "choose_on_paths"):
         if key == "examples_path" and key in changes:
             changes = {**changes, key: str(tmp_path / changes[key])}
         elif key in changes:

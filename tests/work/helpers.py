@@ -30,8 +30,8 @@ from selftaught.work.worker import Handler, run_one
 ROWS = 20
 
 
-def make_job(iterations: int = 1, **settings: Any) -> str:
-    """A job over 20 instructions: 4 held out, 8 an iteration, chunks of 2."""
+def make_job(iterations: int = 1, labelled: int = 0, **settings: Any) -> str:
+    """A job over 20 instructions: 4 held out, 8 an iteration, chunks of 2; and labelled rows."""
     raw = {
         "name": "kernel-test",
         "iterations": iterations,
@@ -40,25 +40,32 @@ def make_job(iterations: int = 1, **settings: Any) -> str:
         "validate": {"instructions": 4},
     }
     recipe = Recipe.model_validate(merge(raw, settings))
-    dataset = new_id("ds")
-    rows = ({"id": str(i), "instruction": f"say {i}"} for i in range(ROWS))
-    published = publish_rows("dataset", f"datasets/{dataset}.jsonl", rows)
+    dataset = make_dataset(ROWS)
+    labelled_dataset = make_dataset(labelled, "labelled") if labelled else None
     with transaction() as session:
-        artifact = Artifact(id=new_id("art"), **published.__dict__)
-        session.add(artifact)
-        session.flush()
-        session.add(Dataset(id=dataset, name="d", kind="instructions", artifact_id=artifact.id))
-        session.flush()
         job = Job(
             id=new_id("job"),
             state="pending",
             model="kernel-test",
             dataset_id=dataset,
+            labelled_dataset_id=labelled_dataset,
             recipe=recipe.model_dump(mode="json", by_alias=True),
         )
         session.add(job)
         pipeline.start_job(session, job)
         return job.id
+
+
+def make_dataset(rows: int, kind: str = "instructions") -> str:
+    dataset = new_id("ds")
+    made = ({"id": str(i), "instruction": f"say {i}"} for i in range(rows))
+    published = publish_rows("dataset", f"datasets/{dataset}.jsonl", made)
+    with transaction() as session:
+        artifact = Artifact(id=new_id("art"), **published.__dict__)
+        session.add(artifact)
+        session.flush()
+        session.add(Dataset(id=dataset, name="d", kind=kind, artifact_id=artifact.id))
+    return dataset
 
 
 def _publish_version(session: Session, lease: Lease, _result: Result) -> None:
