@@ -18,8 +18,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
-import statistics
 import subprocess
 import time
 from importlib.resources import files
@@ -28,8 +26,11 @@ from typing import Any
 
 from rich.console import Console
 
-from selftaught.client import ENDED, Client
-from selftaught.demo import row_of
+from selftaught.client import Client
+from selftaught.contracts import Recipe
+from selftaught.controls import Results, known, means, run_jobs, slug
+from selftaught.controls import arms as loop_and_controls
+from selftaught.registry import load_recipe
 from selftaught.stack.handle import Stack
 
 Json = dict[str, Any]
@@ -42,25 +43,16 @@ FILTERS: dict[str, Json] = {
     "default": {},
     "paper's filter": {"both_orders": False, "agree": False, "min_share": 0.0},
 }
-VARIANTS: dict[str, Json] = {
-    "continued": {"train": {"start": "previous"}},
-    "one round": {
-        "iterations": 1,  # with the instructions and the training tokens of all five
-        "pair": {"instructions": 5 * 2700},
-        "train": {"steps": 5 * 700},
-    },
-    "no labels": {"curate": {"label": "none"}},
-    "random labels": {"curate": {"label": "random"}},
-    "own majority": {"curate": {"label": "majority"}},
-}
+VARIANTS: dict[str, Json] = loop_and_controls(Recipe.model_validate(load_recipe("quickstart")))
+CONTINUED: Json = {"train": {"start": "previous"}}
 
 
 def arms() -> dict[str, Json]:
-    """Every arm's overrides of the quickstart: the loop and its variants, under both filters."""
-    found: dict[str, Json] = {name: {"curate": curate} for name, curate in FILTERS.items()}
-    for variant, changed in VARIANTS.items():
+    """Every arm's overrides of the quickstart: loop, continued loop, controls, in both filters."""
+    found: dict[str, Json] = {}
+    for variant, changed in {"loop": {}, "continued": CONTINUED, **VARIANTS}.items():
         for name, curate in FILTERS.items():
-            found[f"{name}, {variant}"] = {
+            found[name if variant == "loop" else f"{name}, {variant}"] = {
                 **changed,
                 "curate": {**curate, **changed.get("curate", {})},
             }
@@ -78,40 +70,36 @@ def main() -> None:
     console.print(f"state in {HOME}")
     stack = Stack(HOME, port=0, trainer_workers=2)
     with stack, Client(stack.gateway_url) as client:
-        run_all(client)
+        record = HOME / "jobs.json"
+        upload = client.upload
+        dataset = known(record, "instructions", lambda: upload(WORLD / "instructions.jsonl")["id"])
+        test = known(record, "test", lambda: upload(WORLD / "test.jsonl", kind="labelled")["id"])
+        started = time.monotonic()
+
+        def tell(name: str, row: Json) -> None:
+            console.print(
+                f"{time.monotonic() - started:6.0f} s  {name}  iteration {row['iteration']}  "
+                f"strict {row['strict_accuracy']:.4f}  examples {row['training_examples']}  "
+                f"{row['seconds']:.0f} s"
+            )
+
+        jobs = {name: body(name, dataset, test) for name in TODO}
+        run_jobs(client, record, jobs, AT_ONCE, tell, publish)
 
 
-def run_all(client: Client) -> None:
-    """Run every job of TODO to its success, AT_ONCE at a time."""
-    record = HOME / "jobs.json"
-    known: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}
-    if "instructions" not in known:
-        known["instructions"] = client.upload(WORLD / "instructions.jsonl")["id"]
-        known["test"] = client.upload(WORLD / "test.jsonl", kind="labelled")["id"]
-    said: dict[str, int] = {}
-    finished: list[str] = []
-    started = time.monotonic()
-    while len(finished) < len(TODO):
-        states = {name: client.job(known[name])["state"] for name in TODO if name in known}
-        bad = {name: state for name, state in states.items() if state in ("failed", "cancelled")}
-        if bad:
-            raise SystemExit(f"jobs did not succeed: {bad}")
-        running = [name for name, state in states.items() if state not in ENDED]
-        for name in TODO:
-            if name not in known and len(running) < AT_ONCE:
-                known[name] = start(client, known, name)
-                running.append(name)
-        record.write_text(json.dumps(known, indent=1))
-        for name in TODO:
-            if name in known:
-                report_progress(client, name, known[name], said, started)
-        if finished != (done := [name for name, state in states.items() if state in ENDED]):
-            finished = done
-            publish({name: collect(client, known[name]) for name in done})
-        time.sleep(5)
+def body(name: str, dataset: str, test: str) -> Json:
+    """The POST of a run."""
+    arm, seed = name.rsplit("/", 1)
+    return {
+        "dataset": dataset,
+        "labelled_dataset": test,
+        "recipe": "quickstart",
+        "overrides": {"seed": int(seed), **ARMS[arm]},
+        "model": slug(name),
+    }
 
 
-def publish(results: dict[str, list[Json]]) -> None:
+def publish(results: Results) -> None:
     text = render(results)
     page = ROOT / "docs" / "results.md"
     _, mark, kept = page.read_text().partition(MARK)
@@ -120,44 +108,8 @@ def publish(results: dict[str, list[Json]]) -> None:
     console.print(text, markup=False)
 
 
-def start(client: Client, known: dict[str, str], name: str) -> str:
-    arm, seed = name.rsplit("/", 1)
-    job = client.create_job(
-        dataset=known["instructions"],
-        labelled_dataset=known["test"],
-        recipe="quickstart",
-        overrides={"seed": int(seed), **ARMS[arm]},
-        model=re.sub("[^a-z0-9]+", "-", name),
-    )
-    return str(job["id"])
-
-
-def report_progress(
-    client: Client, name: str, job_id: str, said: dict[str, int], started: float
-) -> None:
-    rows = collect(client, job_id)
-    for row in rows[said.get(name, 0) :]:
-        console.print(
-            f"{time.monotonic() - started:6.0f} s  {name}  iteration {row['iteration']}  "
-            f"strict {row['strict_accuracy']:.4f}  examples {row['training_examples']}  "
-            f"{row['seconds']:.0f} s"
-        )
-    said[name] = len(rows)
-
-
-def collect(client: Client, job_id: str) -> list[Json]:
-    rows = []
-    for iteration in client.iterations(job_id):
-        if row := row_of(iteration):
-            rows.append({**row, "train_tokens": iteration["counts"].get("train_tokens", 0)})
-    return rows
-
-
-def render(results: dict[str, list[Json]]) -> str:
+def render(results: Results) -> str:
     """The page: means over loop seeds, every run, and how it was made."""
-    first = next(iter(results.values()))
-    numbers = range(max(len(run) for run in results.values()))
-    seed_error = 1 - first[0]["strict_accuracy"]
     lines = [
         "# Results: the loop on the small world",
         "",
@@ -172,24 +124,7 @@ def render(results: dict[str, list[Json]]) -> str:
         "",
         "## Mean over loop seeds",
         "",
-        "| arm | loop seeds | "
-        + " | ".join("seed" if n == 0 else str(n) for n in numbers)
-        + " | error falls by | tokens trained in all |",
-        "|---|" + "---|" * (len(numbers) + 3),
-    ]
-    for arm in ARMS:
-        names = [f"{arm}/{seed}" for seed in SEEDS]
-        runs = [results[name] for name in names if name in results]
-        if not runs:
-            continue
-        means = [statistics.mean(column) for column in zip(*map(accuracies, runs), strict=True)]
-        fall = 1 - (1 - means[-1]) / seed_error
-        tokens = statistics.mean(sum(row["train_tokens"] for row in run) for run in runs)
-        cells = " | ".join(
-            [*(f"{mean:.4f}" for mean in means), *[""] * (len(numbers) - len(means))]
-        )
-        lines.append(f"| {arm} | {len(runs)} | {cells} | **{fall:.1%}** | {tokens:,.0f} |")
-    lines += [
+        *means(results),
         "",
         "## Every run",
         "",
@@ -217,10 +152,6 @@ def render(results: dict[str, list[Json]]) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def accuracies(run: list[Json]) -> list[float]:
-    return [row["strict_accuracy"] for row in run]
 
 
 def commit() -> str:

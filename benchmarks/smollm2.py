@@ -9,19 +9,19 @@ earlier run in the same home was stopped.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.proof import ROOT, commit
 from selftaught.client import Client
+from selftaught.controls import known
 from selftaught.stack.handle import Stack
 
 Json = dict[str, Any]
 HOME = Path(os.environ.get("SELFTAUGHT_HOME", ROOT / ".selftaught")).resolve()
+RECORD = HOME / "smollm2.json"
 DATA = Path(os.environ.get("SELFTAUGHT_SHARED", ROOT.parent / "shared")) / "data"
 INSTRUCTIONS = ("dolly_part", "koala", "self_instruct_seed175", "self_instruct_user252", "vicuna80")
 BENCHMARKS = ("llmbar", "mtbench_human200", "hhh_alignment")
@@ -31,7 +31,7 @@ def main() -> None:
     """Run the job, evaluate the seed and every iteration, print the table."""
     limit = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     with Stack(HOME, port=0) as stack, Client(stack.gateway_url) as client:
-        job = client.wait(known("job", lambda: start(client)))
+        job = client.wait(known(RECORD, "job", lambda: start(client)))
         if job["state"] != "succeeded":
             raise SystemExit(f"the job {job['state']}: {job['error']}")
         iterations = client.iterations(job["id"])
@@ -47,16 +47,6 @@ def main() -> None:
             paired += against(client, name, found[0]["id"], found[-1]["id"])
     print("\n".join(["", *paired]))
     print(f"\nMade by `python -m benchmarks.smollm2 {limit}` at commit {commit()}.")
-
-
-def known(name: str, make: Callable[[], str]) -> str:
-    """The id under a name in the home's record, made if it is not there."""
-    record = HOME / "smollm2.json"
-    ids: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}
-    if name not in ids:
-        ids[name] = make()
-        record.write_text(json.dumps(ids, indent=1))
-    return ids[name]
 
 
 def start(client: Client) -> str:
@@ -76,9 +66,11 @@ def evaluate(client: Client, job: str, name: str, model: str, limit: int | None)
             path = client.download(job, 0, "pair", HOME / "smollm2-heldout.jsonl")
         return str(client.upload(path, kind="benchmark", benchmark="pairs")["id"])
 
-    dataset = known(name, upload)
+    dataset = known(RECORD, name, upload)
     asked = {"dataset": dataset, "model": model, "scoring": ["strict", "official"], "limit": limit}
-    id_ = known(f"{name} {model} {limit}", lambda: str(client.create_evaluation(**asked)["id"]))
+    id_ = known(
+        RECORD, f"{name} {model} {limit}", lambda: str(client.create_evaluation(**asked)["id"])
+    )
     client.wait(id_)
     found = client.evaluation(id_)
     if found["state"] != "succeeded":
@@ -99,20 +91,19 @@ def stages(iterations: list[Json]) -> str:
 
 
 HEAD = (
-    "| set | examples | version | strict | official | position bias | parse failures |\n"
-    + "|---" * 7
-    + "|"
+    "| set | examples | version | strict | official | mean of both orders "
+    "| position bias | ties | parse failures |\n" + "|---" * 9 + "|"
 )
 
 
 def line(name: str, number: int, found: Json) -> str:
     figures = {s["scoring"]: {f["name"]: f for f in s["figures"]} for s in found["scores"]}
     cells = [name, str(found["examples_done"]), "seed" if number == 0 else str(number)]
-    for scoring in ("strict", "official"):
-        one = figures[scoring]["overall"]
+    strict, official = figures["strict"], figures["official"]
+    for one in (strict["overall"], official["overall"], strict["mean_accuracy"]):
         cells.append(f"{one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f})")
-    for figure, form in (("position_bias", "+.2f"), ("parse_failures", ".2f")):
-        cells.append(format(figures["strict"][figure]["value"], form))
+    for figure, form in (("position_bias", "+.2f"), ("ties", ".2f"), ("parse_failures", ".2f")):
+        cells.append(format(strict[figure]["value"], form))
     return f"| {' | '.join(cells)} |"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,8 +51,6 @@ def up(
 
     DATABASE_URL and REDIS_URL, if set, name servers to use instead of starting them.
     """
-    from functools import partial
-
     from selftaught.stack.handle import Stack
     from selftaught.stack.spec import AlreadyRunning, StackError
     from selftaught.stack.supervisor import Supervisor
@@ -218,6 +217,59 @@ def evaluate(
         console.print(table)
     if json_file is not None:
         json_file.write_text(report(found))
+
+
+@app.command()
+def controls(
+    instructions: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    recipe: Annotated[str, typer.Option(help="A recipe's name, or a YAML file.")] = "quickstart",
+    labelled: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Labelled pairs to score on; default: held-out pairs."
+        ),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Loop seeds.")] = "0,1,2",
+    at_once: Annotated[int, typer.Option(min=1, help="Jobs at a time.")] = 2,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Run a recipe's loop and its controls on equal training tokens, and print a table.
+
+    Controls: one round on all instructions, no labels, random labels, own majority. Every arm and
+    loop seed is a job. The same call after an interruption goes on.
+    """
+    import yaml
+    from pydantic import ValidationError
+
+    from selftaught.client import ApiError, Client
+    from selftaught.contracts import Recipe
+    from selftaught.controls import ControlsFailed, means, run
+    from selftaught.demo import ensure_stack
+    from selftaught.registry import UnknownName, load_recipe
+
+    if not all(seed.isdecimal() for seed in seeds.split(",")):
+        raise typer.BadParameter("give numbers with commas between them", param_hint="--seeds")
+    numbers = sorted(map(int, seeds.split(",")))
+    try:
+        file = Path(recipe)
+        raw = yaml.safe_load(file.read_text()) if file.is_file() else load_recipe(recipe)
+        settings = Recipe.model_validate(raw)
+        with Client(ensure_stack(home.resolve(), errors)) as client:
+            results = run(
+                client,
+                home.resolve(),
+                settings,
+                instructions,
+                labelled,
+                numbers,
+                at_once,
+                partial(errors.print, markup=False),
+            )
+    except (ApiError, ControlsFailed, UnknownName, ValidationError, yaml.YAMLError) as error:
+        errors.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+    for line in means(results):
+        typer.echo(line)
 
 
 @app.command()
