@@ -144,7 +144,9 @@ def known(record: Path, name: str, make: Callable[[], str]) -> str:
     ids = _read(record)
     if name not in ids:
         ids[name] = make()
-        record.write_text(json.dumps(ids, indent=1))
+        fresh = record.with_suffix(".new")
+        fresh.write_text(json.dumps(ids, indent=1))
+        fresh.replace(record)
     return ids[name]
 
 
