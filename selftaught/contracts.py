@@ -237,6 +237,11 @@ class TrainSettings(Contract):
     start: Literal["seed", "previous"] = Field(
         "seed", description="Begin from the seed, as in the paper, or from the version before."
     )
+    examples: Literal["own", "all"] = Field(
+        "own",
+        description="An iteration trains on its own examples, or on those of all iterations of "
+        "the job so far.",
+    )
     method: Literal["full", "lora"] = "full"
     lora: LoraSettings = Field(default_factory=LoraSettings)
     learning_rate: float = Field(1e-6, gt=0)

@@ -327,11 +327,13 @@ def _shares(quota: int | None, rows: list[int]) -> list[int | None]:
 
 def _plan_training(session: Session, job: Job, number: int, recipe: Recipe) -> Inputs:
     """One run, on what the objective learns from, beginning at the seed or the version before."""
-    if recipe.train.objective == "sft_dpo":
-        examples = _beside(session, job, number, "preferences")
-    else:
-        (examples,) = _outputs(session, job, number, "curate")
-    if examples.rows == 0:
+    examples: list[Artifact] = []
+    for one in range(1, number + 1) if recipe.train.examples == "all" else [number]:
+        if recipe.train.objective == "sft_dpo":
+            examples.append(_beside(session, job, one, "preferences"))
+        else:
+            examples += _outputs(session, job, one, "curate")
+    if not any(artifact.rows for artifact in examples):
         return []
     start = 0 if recipe.train.start == "seed" else number - 1
     choose_on = [a.path for a in _outputs(session, job, 0, "pair")]
@@ -339,7 +341,7 @@ def _plan_training(session: Session, job: Job, number: int, recipe: Recipe) -> I
         choose_on = [_dataset_path(session, job.labelled_dataset_id)]
     return [
         {
-            "examples": examples.path,
+            "examples": [artifact.path for artifact in examples],
             "choose_on": choose_on,
             "base_version": _version(session, job, 0).id,
             "start_version": _version(session, job, start).id,

@@ -38,8 +38,8 @@ _events = 1  # the file descriptor that the parent reads
 class Spec(BaseModel):
     """What to train. Paths are local; `output_dir` must not exist. `base_model` is the seed: the
     reference of DPO, and what the training starts from unless `start` names the folder of an
-    earlier version. `examples_path` has what the objective learns from: the `examples` or the
-    `preferences` that curation made. Of the held-out pairs {id, instruction, chosen, rejected}
+    earlier version. `examples_paths` have what the objective learns from: the `examples` or the
+    `preferences` that curation made. Of the pairs {id, instruction, chosen, rejected} to choose on
     (rows of all files, in order) every second one, from the first on, chooses the checkpoint; the
     others are left to the gate. `max_tokens` limits a greedy judgment."""
 
@@ -47,7 +47,7 @@ class Spec(BaseModel):
 
     base_model: Path
     start: Path | None = None
-    examples_path: Path
+    examples_paths: list[Path]
     choose_on_paths: list[Path]
     template: str
     output_dir: Path
@@ -143,7 +143,7 @@ def _load(spec: Spec) -> tuple[Any, Any, list[Any], int]:
     settings = spec.settings
     model, tokenizer = load_model(spec.base_model)
     most = int(getattr(model.config, "max_position_embeddings", 2**31))
-    rows = jsonl.read(spec.examples_path)
+    rows = (row for path in spec.examples_paths for row in jsonl.read(path))
     items: list[Any]
     if settings.objective == "sft":
         items, too_long = data.tokenise(rows, tokenizer, most)

@@ -83,7 +83,7 @@ def train(lease: Lease) -> Result:
     spec = Spec(
         base_model=version_folder(base),
         start=None if start.id == base.id else version_folder(start),
-        examples_path=resolve(lease.input["examples"]),
+        examples_paths=[resolve(path) for path in lease.input["examples"]],
         choose_on_paths=[resolve(path) for path in lease.input["choose_on"]],
         template=lease.recipe.judge.template,
         output_dir=work / "model",

@@ -30,7 +30,7 @@ def spec(tmp_path: Path, base: Path, **changes: Any) -> dict[str, Any]:
     rows, pairs = lesson(12)
     return {
         "base_model": str(base),
-        "examples_path": str(write(tmp_path / "sft.jsonl", rows)),
+        "examples_paths": [str(write(tmp_path / "sft.jsonl", rows))],
         "choose_on_paths": [
             str(write(tmp_path / "h0.jsonl", pairs[:5])),
             str(write(tmp_path / "h1.jsonl", pairs[5:])),
@@ -133,8 +133,8 @@ def test_the_same_spec_gives_the_same_model(tmp_path: Path, base: Path, run: Run
     ("changes", "code"),
     [
         ({"base_model": "/nowhere"}, "model_load_failed"),
-        ({"examples_path": "empty.jsonl"}, "bad_data"),
-        ({"examples_path": "broken.jsonl"}, "bad_data"),
+        ({"examples_paths": ["empty.jsonl"]}, "bad_data"),
+        ({"examples_paths": ["broken.jsonl"]}, "bad_data"),
         ({"choose_on_paths": ["empty.jsonl"]}, "bad_data"),
         ({"settings": {**SETTINGS, "learning_rate": 1e30, "warmup_steps": 0}}, "nan_loss"),
         ({"settings": {"stepz": 3}}, "bad_spec"),
@@ -145,10 +145,8 @@ def test_failures_have_codes_and_leave_nothing(
 ) -> None:
     write(tmp_path / "empty.jsonl", [])
     (tmp_path / "broken.jsonl").write_text('{"prompt": []}\n')
-    for key in ("examples_path", "choose_on_paths"):
-        if key == "examples_path" and key in changes:
-            changes = {**changes, key: str(tmp_path / changes[key])}
-        elif key in changes:
+    for key in ("examples_paths", "choose_on_paths"):
+        if key in changes:
             changes = {**changes, key: [str(tmp_path / name) for name in changes[key]]}
     status, events = run(spec(tmp_path, base, **changes))
     assert status == 1
@@ -188,7 +186,7 @@ def test_a_run_killed_in_the_middle_ends_as_if_nothing_had_been(
         made = spec(folder, base, settings={**LONG, **given, "checkpoints": 3})
         rows = preferences(12) if "objective" in given else lesson(12)[0]
         # One place for both runs: the rows' path is part of what makes them the same run.
-        return {**made, "examples_path": str(write(tmp_path / "rows.jsonl", rows))}
+        return {**made, "examples_paths": [str(write(tmp_path / "rows.jsonl", rows))]}
 
     def follow(folder: Path, given: dict[str, Any]) -> Events:
         with start(folder, given) as child:
@@ -285,7 +283,7 @@ def test_the_reference_of_dpo_is_the_seed_also_when_going_on(
         for name, start in (("one", None), ("two", tmp_path / f"{method}-one/made/model")):
             folder = tmp_path / f"{method}-{name}"
             folder.mkdir()
-            changed = {"settings": {**settings, "method": method}, "examples_path": rows}
+            changed = {"settings": {**settings, "method": method}, "examples_paths": [rows]}
             status, events = run(spec(folder, base, **changed, start=start and str(start)))
             assert status == 0, events[-1]
             first[method, name] = events[-1]["result"]["losses"][0]

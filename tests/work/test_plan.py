@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from selftaught.artifacts import publish_rows
+from selftaught import jsonl
+from selftaught.artifacts import publish_rows, resolve
 from selftaught.work.kernel import Lease, Result
 from services.evaluator.tasks import _pairs
 from tests.work.helpers import drain, inputs, job, make_job, with_run
@@ -39,6 +40,25 @@ def test_no_pair_both_chooses_a_checkpoint_and_is_scored(choose_on: str) -> None
     assert scored == (["1", "3"] if choose_on == "labelled" else ["0", "1", "2", "3", "4"])
     scored = [row["n"] for row in _pairs(sets["heldout"])]
     assert scored == ([1, 1] if choose_on == "heldout" else [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize("objective", ["sft", "sft_dpo"])
+def test_examples_of_all_iterations_are_trained_on_if_asked_for(objective: str) -> None:
+    def curate(lease: Lease) -> Result:
+        rows: list[dict[str, int]] = [] if lease.iteration == 3 else [{"n": lease.iteration}]
+        beside = publish_rows("preferences", lease.path("preferences"), rows)
+        own = publish_rows("examples", lease.path("curate"), rows)
+        return Result(artifact=own, side_artifacts=(beside,))
+
+    def trained_on(**train: str) -> list[list[int]]:
+        job_id = make_job(iterations=3, train={**train, "objective": objective})
+        drain(job_id, with_run("curate", curate))
+        files = [[resolve(path) for path in one[0]["examples"]] for one in
+                 inputs(job_id, "train").values()]  # fmt: skip
+        return [[row["n"] for file in one for row in jsonl.read(file)] for one in files]
+
+    assert trained_on() == [[1], [2]], "nothing is left in iteration 3, and the job ends"
+    assert trained_on(examples="all") == [[1], [1, 2], [1, 2]]
 
 
 def test_one_labelled_pair_cannot_both_choose_and_promote() -> None:
