@@ -6,8 +6,9 @@ Every run is a job on the embedded stack, over HTTP, with the shipped seed and t
 which nothing was trained or tuned on. The default's filter and the paper's, three loop seeds each,
 and under each filter:
 
-- the loop, every iteration trained from the seed as in the paper, and the loop continued, every
-  iteration trained from the version before;
+- the loop, every iteration trained from the seed as in the paper; the loop continued, every
+  iteration trained from the version before; and that in two rounds in place of five, each with half
+  of all instructions and training tokens;
 - controls on equal training tokens: random labels, the judge's own majority as the label, no labels
   (the paper's filter then keeps judgments as they come; the default's keeps its demand that both
   orders agree), and one round on the instructions and the training tokens of all five iterations.
@@ -44,13 +45,20 @@ FILTERS: dict[str, Json] = {
     "paper's filter": {"both_orders": False, "agree": False, "min_share": 0.0},
 }
 VARIANTS: dict[str, Json] = loop_and_controls(Recipe.model_validate(load_recipe("quickstart")))
-CONTINUED: Json = {"train": {"start": "previous"}}
+CONTINUED: Json = {
+    "continued": {"train": {"start": "previous"}},
+    "two continued rounds": {
+        "iterations": 2,
+        "pair": {"instructions": 5 * 2700 // 2},
+        "train": {"start": "previous", "steps": 5 * 700 // 2},
+    },
+}
 
 
 def arms() -> dict[str, Json]:
     """Every arm's overrides of the quickstart: loop, continued loop, controls, in both filters."""
     found: dict[str, Json] = {}
-    for variant, changed in {"loop": {}, "continued": CONTINUED, **VARIANTS}.items():
+    for variant, changed in {"loop": {}, **CONTINUED, **VARIANTS}.items():
         for name, curate in FILTERS.items():
             found[name if variant == "loop" else f"{name}, {variant}"] = {
                 **changed,
@@ -116,9 +124,8 @@ def render(results: Results) -> str:
         "Strict accuracy (right in both orders) on the shipped test set: "
         f"{sum(1 for _ in (WORLD / 'test.jsonl').open())} labelled pairs, made with a corruption "
         "that the seed never saw; no training touched them and no choice was tuned on them. "
-        "The same seed model in every run; every iteration trains on the same number of tokens, "
-        "from the seed or (continued) from the version before, and one round on as many as five "
-        "iterations together. "
+        "The same seed model in every run, and the same number of training tokens in all: five "
+        "iterations have a fifth of them each, two rounds a half, one round all. "
         f"{len(results)} of {len(TODO)} runs are finished. How seed, settings and test "
         "set came about: [seeds/README.md](../seeds/README.md), Splits.",
         "",
