@@ -31,6 +31,7 @@ from selftaught.client import Client
 from selftaught.contracts import Recipe
 from selftaught.controls import Results, known, means, run_jobs, slug
 from selftaught.controls import arms as loop_and_controls
+from selftaught.hashing import canonical_sha256
 from selftaught.registry import load_recipe
 from selftaught.stack.handle import Stack
 
@@ -78,7 +79,7 @@ def main() -> None:
     console.print(f"state in {HOME}")
     stack = Stack(HOME, port=0, trainer_workers=2)
     with stack, Client(stack.gateway_url) as client:
-        record = HOME / "jobs.json"
+        record = HOME / f"jobs-{canonical_sha256(load_recipe('quickstart'))[:8]}.json"
         upload = client.upload
         dataset = known(record, "instructions", lambda: upload(WORLD / "instructions.jsonl")["id"])
         test = known(record, "test", lambda: upload(WORLD / "test.jsonl", kind="labelled")["id"])
@@ -92,7 +93,9 @@ def main() -> None:
             )
 
         jobs = {name: body(name, dataset, test) for name in TODO}
-        run_jobs(client, record, jobs, AT_ONCE, tell, publish)
+        _, failures = run_jobs(client, record, jobs, AT_ONCE, tell, publish)
+    if failures:
+        raise SystemExit(f"jobs did not succeed: {failures}")
 
 
 def body(name: str, dataset: str, test: str) -> Json:

@@ -1,12 +1,13 @@
 """Do TRL's trainers take what curation publishes? Checked with the real files and the real TRL.
 
 The shipped seed makes pairs and judgments, the product's own code curates them, and `datasets` and
-TRL, in an environment of their own, load the two files as they are (JSONL, and Parquet made of it)
-and train the shipped seed on each for one step. TRL must also find the log-probabilities and the
-DPO loss that the product's trainer finds.
+TRL, in an environment of their own, load the files as they are, JSONL and Parquet, and train the
+shipped seed on each for one step. TRL must also find the log-probabilities and the DPO loss that
+the product's trainer finds.
 
-    make check-trl                                       builds .venv-trl first
-    python scripts/check_trl.py EXAMPLES PREFERENCES     the artifacts of a finished job
+    make check-trl                       builds .venv-trl first
+    python scripts/check_trl.py FOLDER   with a job's downloads curate and preferences, each as
+                                         .jsonl and .parquet
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +34,14 @@ def main() -> None:
     """Make the files, or take those that are named; then check them with TRL's Python."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if len(sys.argv) == 3:
-            examples, preferences = (Path(argument).resolve() for argument in sys.argv[1:])
+        if len(sys.argv) == 2:
+            files = Path(sys.argv[1]).resolve()
         else:
-            examples, preferences = make_files(folder)
-        expected = expect(preferences, folder / "reference")
+            make_files(files := folder)
+        expected = expect(files / "preferences.jsonl", folder / "reference")
         (folder / "expected.json").write_text(json.dumps(expected))
         offline = {"HF_HOME": name, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        arguments = ["--with-trl", name, str(examples), str(preferences)]
+        arguments = ["--with-trl", name, str(files)]
         done = subprocess.run(
             [str(TRL_PYTHON), __file__, *arguments], env={**os.environ, **offline}, check=False
         )
@@ -48,10 +51,11 @@ def main() -> None:
 # ---------------------------------------------------------------- the product's side
 
 
-def make_files(folder: Path) -> tuple[Path, Path]:
-    """What one iteration of a job does up to its training, on a few instructions."""
+def make_files(folder: Path) -> None:
+    """Examples and preferences as JSONL and Parquet: what one iteration of a job does up to its
+    training, on a few instructions."""
     sys.path.insert(0, str(ROOT))
-    from selftaught import jsonl
+    from selftaught import jsonl, parquet
     from selftaught.artifacts import Writer, publish_rows, resolve
     from selftaught.inference.local import LocalEngine
     from selftaught.judging import load_judge_template, load_modify_template
@@ -79,11 +83,15 @@ def make_files(folder: Path) -> tuple[Path, Path]:
     ]
     read = [resolve(source.path) for source in sources]
     with (
-        Writer("examples", "examples.jsonl") as examples,
+        Writer("examples", "curate.jsonl") as examples,
         Writer("preferences", "preferences.jsonl") as preferences,
     ):
         curate(read[:1], read[1:], template, recipe.curate, 0, examples.write, preferences.write)
-        return resolve(examples.publish().path), resolve(preferences.publish().path)
+        published = [resolve(one.publish().path) for one in (examples, preferences)]
+    for path in published:
+        shutil.copy(path, folder)
+        with (folder / f"{path.stem}.parquet").open("wb") as file:
+            parquet.write(partial(jsonl.read, path), file)
 
 
 def expect(preferences: Path, reference: Path) -> dict[str, float]:
@@ -122,22 +130,22 @@ def expect(preferences: Path, reference: Path) -> dict[str, float]:
 # ---------------------------------------------------------------- TRL's side
 
 
-def with_trl(folder: Path, examples: Path, preferences: Path) -> None:
+def with_trl(folder: Path, files: Path) -> None:
     """In .venv-trl: load both files in both formats and train a step on each."""
     from datasets import load_dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-    def load(path: Path) -> Any:
-        """The rows, by way of JSONL and of Parquet."""
+    def load(name: str) -> Any:
+        """The rows, which are the same in both files."""
+        path = files / f"{name}.jsonl"
         plain = load_dataset("json", data_files=str(path), split="train")
-        parquet = str(folder / f"{path.stem}.parquet")
-        plain.to_parquet(parquet)
+        parquet = str(path.with_suffix(".parquet"))
         again = load_dataset("parquet", data_files=parquet, split="train")
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         if not plain.to_list() == again.to_list() == lines:
-            raise SystemExit(f"{path.name}: the loaded rows are not the written ones")
-        print(f"{path.name}: {len(lines)} rows, {plain.column_names}")
+            raise SystemExit(f"{name}: the loaded rows are not the written ones")
+        print(f"{name}: {len(lines)} rows, {plain.column_names}")
         return again
 
     def step(trainer: Any) -> dict[str, float]:
@@ -161,10 +169,10 @@ def with_trl(folder: Path, examples: Path, preferences: Path) -> None:
     seed, tokenizer = str(SEED), AutoTokenizer.from_pretrained(SEED)
     step(
         SFTTrainer(
-            seed, SFTConfig(**common), train_dataset=load(examples), processing_class=tokenizer
+            seed, SFTConfig(**common), train_dataset=load("curate"), processing_class=tokenizer
         )
     )
-    pairs = load(preferences)
+    pairs = load("preferences")
     weighed = DPOConfig(**common, loss_type=["sigmoid", "sft"])
     step(DPOTrainer(seed, args=weighed, train_dataset=pairs, processing_class=tokenizer))
     found = step(

@@ -238,14 +238,16 @@ def controls(
     Controls: one round on all instructions, no labels, random labels, own majority. Every arm and
     loop seed is a job. The same call after an interruption goes on.
     """
+    import httpx
     import yaml
     from pydantic import ValidationError
 
     from selftaught.client import ApiError, Client
     from selftaught.contracts import Recipe
-    from selftaught.controls import ControlsFailed, means, run
+    from selftaught.controls import means, run
     from selftaught.demo import ensure_stack
     from selftaught.registry import UnknownName, load_recipe
+    from selftaught.stack.spec import StackError
 
     if not all(seed.isdecimal() for seed in seeds.split(",")):
         raise typer.BadParameter("give numbers with commas between them", param_hint="--seeds")
@@ -255,7 +257,7 @@ def controls(
         raw = yaml.safe_load(file.read_text()) if file.is_file() else load_recipe(recipe)
         settings = Recipe.model_validate(raw)
         with Client(ensure_stack(home.resolve(), errors)) as client:
-            results = run(
+            results, failures = run(
                 client,
                 home.resolve(),
                 settings,
@@ -265,11 +267,17 @@ def controls(
                 at_once,
                 partial(errors.print, markup=False),
             )
-    except (ApiError, ControlsFailed, UnknownName, ValidationError, yaml.YAMLError) as error:
+    except (ApiError, StackError, UnknownName, ValidationError, yaml.YAMLError) as error:
         errors.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+    except httpx.TransportError as error:
+        errors.print(f"the gateway is away ({error}); the same command goes on", markup=False)
         raise typer.Exit(1) from None
     for line in means(results):
         typer.echo(line)
+    for name, why in failures.items():
+        errors.print(f"{name} did not succeed: {why}", markup=False)
+    raise typer.Exit(1 if failures else 0)
 
 
 @app.command()

@@ -638,6 +638,9 @@ class Figure(BaseModel):
 
 class ScoreOut(BaseModel):
     scoring: Scoring
+    template: dict[str, str] = Field(
+        description="Name and sha256 of what the judge was asked with."
+    )
     figures: list[Figure] = Field(description="The most important first.")
     counts: dict[str, int]
 

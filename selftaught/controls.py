@@ -3,7 +3,8 @@
     selftaught controls instructions.jsonl --labelled test.jsonl --recipe quickstart --seeds 0,1,2
 
 Every run is a job of its own. A control differs from the loop in one thing and trains on as many
-tokens (where the recipe trains by `train.steps`; the table has the tokens of each).
+tokens (where the recipe trains by `train.steps`; the table has the tokens of each). A control may
+fail: labels that leave nothing to train on are a result, too.
 """
 
 from __future__ import annotations
@@ -24,10 +25,7 @@ from selftaught.hashing import canonical_sha256
 
 Json = dict[str, Any]
 Results = dict[str, list[Json]]  # "arm/loop seed" -> its scored iterations, the seed first
-
-
-class ControlsFailed(Exception):
-    """Jobs that did not succeed."""
+Failures = dict[str, str]  # "arm/loop seed" -> why its job did not succeed
 
 
 def arms(recipe: Recipe) -> dict[str, Json]:
@@ -35,17 +33,19 @@ def arms(recipe: Recipe) -> dict[str, Json]:
 
     one round: the instructions and the training of all iterations at once, judged by the seed.
     no labels: no verdict is rejected. random labels, own majority: what a verdict is compared with.
-    Without a wrong judgment there is no preference, so 'no labels' is left out for DPO.
+    These three look at all N judgments, so nothing is stopped early. Without a wrong judgment there
+    is no preference, so 'no labels' is left out for DPO.
     """
     many = recipe.iterations
+    judge: Json = {"quota": recipe.judge.quota and many * recipe.judge.quota}
     train: Json = {"steps": recipe.train.steps and many * recipe.train.steps}
     pair: Json = {"instructions": many * recipe.pair.instructions}
     if not recipe.pair.fresh:  # every iteration trains on the same pairs
-        pair = {}
+        pair = judge = {}
         train["epochs"] = recipe.train.epochs and many * recipe.train.epochs
     found: dict[str, Json] = {
         "loop": {},
-        "one round": {"iterations": 1, "pair": pair, "train": train},
+        "one round": {"iterations": 1, "pair": pair, "judge": judge, "train": train},
     }
     every = {} if recipe.judge.need == "all" else {"judge": {"need": "all", "quota": None}}
     for name, label in (
@@ -67,11 +67,11 @@ def run(
     seeds: list[int],
     at_once: int,
     say: Callable[[str], None],
-) -> Results:
+) -> tuple[Results, Failures]:
     """All arms of a recipe with all loop seeds, on the stack of this home.
 
     Ids are noted in `home`/controls, by recipe and content of the files: the same call after an
-    interruption goes on, and one with more seeds runs only those. Raises ControlsFailed.
+    interruption goes on, and one with more seeds runs only those.
     """
     files = [_sha256(path) for path in (instructions, labelled) if path is not None]
     raw = recipe.model_dump(mode="json", by_alias=True)
@@ -107,36 +107,46 @@ def run_jobs(
     at_once: int,
     on_iteration: Callable[[str, Json], None],
     on_job: Callable[[Results], None] = lambda results: None,
-) -> Results:
-    """Run every job (name -> body of its POST) to its success, `at_once` at a time.
+) -> tuple[Results, Failures]:
+    """Run every job (name -> body of its POST) to its end, `at_once` at a time.
 
-    Returns the rows of all. `on_iteration` is handed each row once, `on_job` all finished runs
-    whenever there are more of them. Raises ControlsFailed.
+    Returns the rows of those that succeeded, and why the others did not. `on_iteration` is handed
+    each row once, `on_job` all finished runs whenever there are more of them. Of an earlier call's
+    jobs, those that were cancelled or failed through the system's fault are started anew.
     """
+    again = [n for n, id_ in _read(record).items() if n in jobs and _worth_again(client.job(id_))]
+    _write(record, {name: id_ for name, id_ in _read(record).items() if name not in again})
     told: dict[str, int] = {}
     finished: Results = {}
-    while True:
+    failures: Failures = {}
+    while len(finished) + len(failures) < len(jobs):
         ids = _read(record)
-        states = {name: client.job(ids[name])["state"] for name in jobs if name in ids}
-        if bad := {n: state for n, state in states.items() if state in ("failed", "cancelled")}:
-            raise ControlsFailed(f"jobs did not succeed: {bad}")
-        running = sum(state not in ENDED for state in states.values())
-        for name in [name for name in jobs if name not in ids][: max(0, at_once - running)]:
-            known(record, name, lambda name=name: client.create_job(**jobs[name])["id"])  # type: ignore[misc]
-        before = len(finished)
-        for name in [name for name in states if name not in finished]:
+        running, more = 0, False
+        for name in [n for n in jobs if n in ids and n not in finished and n not in failures]:
+            job = client.job(ids[name])
             rows = scored_rows(client.iterations(ids[name]))
             for row in rows[told.get(name, 0) :]:
                 on_iteration(name, row)
             told[name] = len(rows)
-            if states[name] == "succeeded":
-                finished[name] = rows
-        results = {name: finished[name] for name in jobs if name in finished}
-        if len(finished) > before:
-            on_job(results)
-        if len(finished) == len(jobs):
-            return results
-        time.sleep(2)
+            if job["state"] == "succeeded":
+                finished[name], more = rows, True
+            elif job["state"] in ENDED:
+                failures[name] = (job["error"] or {}).get("detail") or job["state"]
+            else:
+                running += 1
+        for name in [name for name in jobs if name not in ids][: max(0, at_once - running)]:
+            known(record, name, lambda name=name: client.create_job(**jobs[name])["id"])  # type: ignore[misc]
+        finished = {name: finished[name] for name in jobs if name in finished}
+        if more:
+            on_job(finished)
+        time.sleep(2 if len(finished) + len(failures) < len(jobs) else 0)
+    return finished, failures
+
+
+def _worth_again(job: Json) -> bool:
+    """Whether an ended job may end better the next time: nobody's data or settings are at fault."""
+    fault = (job["error"] or {}).get("fault")
+    return job["state"] == "cancelled" or (job["state"] == "failed" and fault != "user")
 
 
 def known(record: Path, name: str, make: Callable[[], str]) -> str:
@@ -144,9 +154,7 @@ def known(record: Path, name: str, make: Callable[[], str]) -> str:
     ids = _read(record)
     if name not in ids:
         ids[name] = make()
-        fresh = record.with_suffix(".new")
-        fresh.write_text(json.dumps(ids, indent=1))
-        fresh.replace(record)
+        _write(record, ids)
     return ids[name]
 
 
@@ -167,7 +175,7 @@ def means(results: Results) -> list[str]:
     by_arm: dict[str, list[list[Json]]] = {}
     for name, rows in results.items():
         by_arm.setdefault(name.rpartition("/")[0], []).append(rows)
-    columns = max(len(rows) for rows in results.values())
+    columns = max((len(rows) for rows in results.values()), default=1)
     titles = ["seed", *map(str, range(1, columns)), "error falls by", "tokens trained in all"]
     lines = [f"| arm | loop seeds | {' | '.join(titles)} |", "|---" * (columns + 4) + "|"]
     for arm, runs in by_arm.items():
@@ -175,12 +183,10 @@ def means(results: Results) -> list[str]:
             statistics.mean(row["strict_accuracy"] for row in rows)
             for rows in zip(*runs, strict=True)
         ]
-        fall = 1 - (1 - scores[-1]) / (1 - scores[0])
+        fall = f"{1 - (1 - scores[-1]) / (1 - scores[0]):.1%}" if scores[0] < 1 else "-"
         tokens = statistics.mean(sum(row["train_tokens"] for row in rows) for rows in runs)
         cells = [f"{score:.4f}" for score in scores] + [""] * (columns - len(scores))
-        lines.append(
-            f"| {arm} | {len(runs)} | {' | '.join(cells)} | **{fall:.1%}** | {tokens:,.0f} |"
-        )
+        lines.append(f"| {arm} | {len(runs)} | {' | '.join(cells)} | **{fall}** | {tokens:,.0f} |")
     return lines
 
 
@@ -191,6 +197,13 @@ def slug(name: str) -> str:
 
 def _read(record: Path) -> dict[str, str]:
     return json.loads(record.read_text()) if record.exists() else {}
+
+
+def _write(record: Path, ids: dict[str, str]) -> None:
+    """Whole, or not at all."""
+    fresh = record.with_suffix(".new")
+    fresh.write_text(json.dumps(ids, indent=1))
+    fresh.replace(record)
 
 
 def _sha256(path: Path) -> str:

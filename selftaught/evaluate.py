@@ -56,7 +56,7 @@ def tables(found: Json) -> Iterable[Table]:
     for score in found["scores"]:
         title = (
             f"{found['benchmark']}, {score['scoring']}: {found['model']}, "
-            f"template {settings['template']} ({settings['template_sha256'][:8]}), {votes}, "
+            f"template {score['template']['name']} ({score['template']['sha256'][:8]}), {votes}, "
             f"seed {settings['seed']}"
         )
         table = Table("figure", "value", "95 % interval", title=title, title_justify="left")

@@ -49,7 +49,9 @@ def test_one_round_has_the_training_of_all_iterations() -> None:
 
 def test_controls_of_a_recipe_that_stops_early_or_prefers_are_valid() -> None:
     found = made(judge={"need": "right", "quota": 9})
-    assert found["one round"].judge.quota == 9 and found["random labels"].judge.need == "all"
+    assert found["one round"].judge.quota == 4 * 9 and found["random labels"].judge.need == "all"
+    fixed = made(judge={"need": "right", "quota": 9}, pair={"fresh": False})
+    assert fixed["one round"].judge.quota == 9, "every iteration judges the same pairs"
     assert "no labels" not in made(train={"objective": "sft_dpo"}), "nothing is wrong there"
 
 
@@ -65,6 +67,7 @@ def test_means_go_over_loop_seeds_and_say_how_much_of_the_error_is_gone() -> Non
     ) and rule.count("|") == head.count("|")
     assert loop == "| loop | 2 | 0.5000 | 0.6500 | 0.7500 | **50.0%** | 3,000 |"
     assert one == "| one round | 1 | 0.5000 | 0.4500 |  | **-10.0%** | 1,000 |"
+    assert "**-**" in means({"loop/0": run(1.0, 1.0)})[-1] and len(means({})) == 2
 
 
 def test_what_is_noted_is_not_made_again(tmp_path: Path) -> None:

@@ -38,12 +38,33 @@ BENCHMARKS: dict[str, Benchmark] = {
     )
 }
 
+COMMON = {"id", "prompt", "instruction", "subset", "source", "question", "label", "input"}
+"""Fields that say nothing about where a row is from."""
+
 
 def find(row: Row) -> Benchmark:
-    """The benchmark whose fields a first row has; BadRow if it is none's."""
-    for benchmark in BENCHMARKS.values():
+    """The benchmark whose fields a first row has; BadRow if it is none's.
+
+    A row with a field that only one benchmark has, and all but one or two of its others, is one of
+    that benchmark with something missing: it is refused, not taken for plain pairs.
+    """
+    *published, plain = BENCHMARKS.values()
+    for benchmark in published:
         if benchmark.needs.keys() <= row.keys():
             return benchmark
+    has_pair = plain.needs.keys() <= row.keys()
+    for benchmark in published:
+        others = {
+            field for one in BENCHMARKS.values() if one is not benchmark for field in one.needs
+        }
+        missing = benchmark.needs.keys() - row.keys()
+        own = (benchmark.needs.keys() & row.keys()) - others - COMMON
+        alike = not has_pair or plain.needs.keys() <= benchmark.needs.keys()
+        if own and alike and len(missing) <= 2:
+            detail = f"missing; the other fields are those of {benchmark.name} (if it is not that, "
+            raise BadRow(1, min(missing), detail + "name the benchmark)")
+    if has_pair:
+        return plain
     known = "; ".join(f"{name} ({', '.join(one.needs)})" for name, one in BENCHMARKS.items())
     raise BadRow(1, None, f"no known benchmark has the fields {', '.join(row)}; known: {known}")
 

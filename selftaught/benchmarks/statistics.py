@@ -114,12 +114,13 @@ class Paired:
 
 
 def compare(first: Mapping[str, float], second: Mapping[str, float], seed: int = 0) -> Paired:
-    """Compare points by example id; ValueError unless both judged exactly the same examples."""
-    if first.keys() != second.keys():
-        raise ValueError("the two versions did not judge the same examples")
-    if not first:
-        raise ValueError("nothing to compare")
-    pairs = [(first[name], second[name]) for name in sorted(first)]
+    """Compare points by example id, over the examples that have points in both (`n` of them).
+
+    Some scripts give an example no points if there was no verdict on it. ValueError without any.
+    """
+    pairs = [(first[name], second[name]) for name in sorted(first.keys() & second.keys())]
+    if not pairs:
+        raise ValueError("there is no example that both have points for")
 
     units = [Unit("", {"difference": b - a}) for a, b in pairs]
     found = bootstrap(units, lambda sums: {"": ratio(sums[""]["difference"], sums[""]["n"])}, seed)

@@ -116,6 +116,8 @@ def compare_evaluations(evaluation_id: str, other_id: str) -> ComparisonOut:
     with transaction() as session:
         jobs = [_find(session, one) for one in (evaluation_id, other_id)]
         refs = [job.recipe["ref"] for job in jobs]
+        if len({(job.recipe["dataset_sha256"], job.recipe["benchmark"]) for job in jobs}) > 1:
+            raise Refused(409, "not_comparable", "the two evaluations are of different files")
         paths = [_points(session, job) for job in jobs]
     first, second = (_by_scoring(path) for path in paths)
     paired = []

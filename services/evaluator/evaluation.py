@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from selftaught import jsonl
-from selftaught.benchmarks import pairs
+from selftaught.benchmarks import pairs, rewardbench2
 from selftaught.benchmarks.base import Answer, Benchmark, Example, Judgments, Score, Shown
 from selftaught.contracts import EvaluationSettings
-from selftaught.hashing import stable_seed
+from selftaught.hashing import canonical_sha256, stable_seed
 from selftaught.inference import Engine, Request, Sampling
 from selftaught.judging import (
     BestOfFourTemplate,
@@ -46,6 +46,17 @@ class Templates:
         rating = load_template("rating")
         assert isinstance(rating, RatingTemplate)
         return rating.render(example.instruction, responses[0])
+
+
+def asked_with(settings: EvaluationSettings, scoring: str) -> dict[str, str]:
+    """Name and hash of what a scoring asks with; RewardBench 2's official one has its own two."""
+    if settings.benchmark == rewardbench2.NAME and scoring == "official":
+        both = [load_template(name) for name in ("best-of-four", "rating")]
+        return {
+            "name": " + ".join(one.name for one in both),
+            "sha256": canonical_sha256([one.sha256 for one in both]),
+        }
+    return {"name": settings.template, "sha256": settings.template_sha256}
 
 
 def read_examples(path: Path, settings: EvaluationSettings) -> list[Example]:
@@ -131,10 +142,15 @@ def scores(
     return [benchmark.score(examples, judgments, name, settings.seed) for name in settings.scoring]
 
 
-def as_json(score: Score) -> dict[str, Any]:
+def as_json(score: Score, settings: EvaluationSettings) -> dict[str, Any]:
     """A score without its points by example, as `ScoreOut`."""
     figures = [{"name": name, **asdict(one)} for name, one in score.figures.items()]
-    return {"scoring": score.scoring, "figures": figures, "counts": score.counts}
+    return {
+        "scoring": score.scoring,
+        "template": asked_with(settings, score.scoring),
+        "figures": figures,
+        "counts": score.counts,
+    }
 
 
 def point_rows(found: Iterable[Score]) -> Iterable[jsonl.Row]:

@@ -144,17 +144,16 @@ def score(lease: Lease) -> Result:
         settings,
     )
     points = publish_rows("points", lease.path("score"), evaluation.point_rows(found))
-    scores: dict[str, Any] = {one.scoring: evaluation.as_json(one) for one in found}
+    scores: dict[str, Any] = {one.scoring: evaluation.as_json(one, settings) for one in found}
     return Result(metrics=scores, artifact=points)
 
 
 def apply_score(session: Session, lease: Lease, result: Result) -> None:
     """The scores of this version with this template."""
     settings = EvaluationSettings.model_validate(lease.settings)
-    template = {"name": settings.template, "sha256": settings.template_sha256}
     for name, metrics in result.metrics.items():
         told = f"{settings.benchmark}/{name}"
-        _record(session, settings.version, lease.job_id, told, metrics, template)
+        _record(session, settings.version, lease.job_id, told, metrics, metrics["template"])
 
 
 def _benchmark(lease: Lease) -> tuple[EvaluationSettings, Benchmark, list[Example]]:

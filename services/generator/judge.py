@@ -32,7 +32,8 @@ class Judgments:
     completion_tokens}, verdicts in the letters as shown.
 
     `counts`: pairs, judgments_sampled, judgments_spared (of N each, not asked for), parsed, right
-    (verdict = label), wrong, ties, unparsable, prompt_tokens (each prompt once), completion_tokens.
+    (verdict = label), wrong, ties, unparsable, prompt_tokens (each prompt once), completion_tokens,
+    tokens_spared (an estimate: judgments not asked for, at the mean length of their input's).
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -101,6 +102,10 @@ def judge_pairs(
         for row in found:
             result.counts.update(_outcome(Verdict(row["verdict"]), Verdict(row["label"])))
             result.counts["completion_tokens"] += row["completion_tokens"]
+        spent = sum(row["completion_tokens"] for row in found)
+        result.counts["tokens_spared"] += round(
+            spent / len(found) * (settings.samples - len(found))
+        )
     return result
 
 

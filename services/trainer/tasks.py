@@ -207,6 +207,8 @@ def _add_version(
 def _lineage(session: Session, job: Job, lease: Lease, result: Result) -> dict[str, Any]:
     """Rule 2 of docs/architecture.md: what one would need to make this version again."""
     numbers = {0, lease.iteration} | (set() if lease.recipe.pair.fresh else {1})
+    if lease.recipe.train.examples == "all":
+        numbers |= set(range(lease.iteration))
     counts = session.execute(
         select(Iteration.number, Stage.kind, Stage.counts)
         .join(Stage, Stage.iteration_id == Iteration.id)
@@ -228,7 +230,8 @@ def _lineage(session: Session, job: Job, lease: Lease, result: Result) -> dict[s
         "code_version": selftaught.__version__,
         "counts": {f"{number}.{kind}": found for number, kind, found in counts},
         "human_labels_in_training": False,
-        "human_labels_chose_checkpoint": lease.recipe.validate_.choose_on == "labelled",
+        "human_labels_chose_checkpoint": lease.kind == "train"
+        and lease.recipe.validate_.choose_on == "labelled",
         "reference_answers_in_training": lease.recipe.pair.construction == "verified",
     }
 

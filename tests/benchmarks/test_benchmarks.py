@@ -444,6 +444,17 @@ def test_a_missing_field_is_named_when_the_benchmark_is(tmp_path: Path) -> None:
         load(file, "rewardbench")
 
 
+@pytest.mark.parametrize("missing", ["rejected_model", "subset", "id", "prompt"])
+def test_a_row_of_rewardbench_with_a_field_missing_is_not_plain_pairs(missing: str) -> None:
+    row = rewardbench_row(1, "hep-cpp")
+    del row[missing]
+    with pytest.raises(BadRow, match=f"row 1, {missing}: missing.* of rewardbench "):
+        find(row)
+    pair = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    for extra in ({}, {"winner": "a"}, {"response": "x"}, {"id": "1", "label": 1}):
+        assert find({**pair, **extra}).name == "pairs"
+
+
 def test_files_as_they_are_published(tmp_path: Path) -> None:
     rows = [judgebench_row("1", "A>B"), judgebench_row("2", "B>A")]
     text = "\n".join(json.dumps(row) for row in rows)

@@ -55,8 +55,9 @@ def test_two_versions_on_the_same_examples() -> None:
     assert 0.1 < found.low < 0.2 < found.high < 0.3
 
 
-def test_different_examples_cannot_be_compared() -> None:
-    with pytest.raises(ValueError, match="same examples"):
-        compare({"1": 1.0}, {"2": 1.0})
-    with pytest.raises(ValueError, match="nothing"):
-        compare({}, {})
+def test_only_examples_that_both_have_points_for_are_compared() -> None:
+    found = compare({"1": 1.0, "2": 0.0, "4": 1.0}, {"1": 0.0, "2": 0.0, "3": 1.0})
+    assert (found.n, found.first, found.second, found.only_first) == (2, 0.5, 0.0, 1)
+    for first, second in (({"1": 1.0}, {"2": 1.0}), ({}, {})):
+        with pytest.raises(ValueError, match="no example"):
+            compare(first, second)

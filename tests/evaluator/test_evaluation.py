@@ -14,7 +14,7 @@ from selftaught.benchmarks.catalogue import BENCHMARKS
 from selftaught.contracts import EvaluationSettings
 from selftaught.inference import Completion, Request, Sampling
 from selftaught.judging import Verdict, load_judge_template
-from services.evaluator.evaluation import Templates, as_json, ask, read_examples, scores
+from services.evaluator.evaluation import Templates, as_json, ask, asked_with, read_examples, scores
 
 TEMPLATES = Templates(load_judge_template("mt-bench"))
 GREEDY = Sampling(temperature=0, max_tokens=9)
@@ -129,7 +129,15 @@ def test_a_limit_draws_the_same_examples_every_time(database: Any) -> None:
     assert len(read_examples(path, settings())) == 50
 
 
+def test_a_score_names_the_template_that_was_asked_with() -> None:
+    plain = {"name": "mt-bench", "sha256": settings().template_sha256}
+    assert asked_with(settings(), "official") == plain
+    assert asked_with(settings(benchmark="rewardbench2"), "strict") == plain
+    own = asked_with(settings(benchmark="rewardbench2"), "official")
+    assert own["name"] == "best-of-four + rating" and len(own["sha256"]) == 64
+
+
 def test_a_score_as_json_keeps_the_order_of_its_figures() -> None:
     found, _ = run(Judge(prefers_good), [pair("1")], settings())
-    names = [one["name"] for one in as_json(found["strict"])["figures"]]
+    names = [one["name"] for one in as_json(found["strict"], settings())["figures"]]
     assert names[0] == "overall" and len(names) == len(set(names)) > 5

@@ -104,6 +104,10 @@ def test_an_input_is_asked_until_it_has_what_it_needs(
     judged = judge_pairs(PAIRS, Scripted(by_sample(right_from)), TEMPLATE, settings, seed=1)
     assert judged.counts["judgments_sampled"] == 8 * sampled
     assert judged.counts["judgments_spared"] == 8 * (7 - sampled)
+    if sampled == 7:
+        assert judged.counts["tokens_spared"] == 0
+    elif need == "right" and right_from == 0:  # all texts are of one length, 5 tokens
+        assert judged.counts["tokens_spared"] == 8 * 5 * (7 - sampled)
     assert [row["sample"] for row in judged.rows[:sampled]] == list(range(sampled))
 
 
