@@ -7,8 +7,8 @@ which nothing was trained or tuned on. The default's filter and the paper's, thr
 and under each filter:
 
 - the loop, every iteration trained from the seed as in the paper; the loop continued, every
-  iteration trained from the version before; and that in two rounds in place of five, each with half
-  of all instructions and training tokens;
+  iteration trained from the version before; and that with only those inputs kept on which every
+  sampled judgment is right;
 - controls on equal training tokens: random labels, the judge's own majority as the label, no labels
   (the paper's filter then keeps judgments as they come; the default's keeps its demand that both
   orders agree), and one round on the instructions and the training tokens of all five iterations.
@@ -48,11 +48,7 @@ FILTERS: dict[str, Json] = {
 VARIANTS: dict[str, Json] = loop_and_controls(Recipe.model_validate(load_recipe("quickstart")))
 CONTINUED: Json = {
     "continued": {"train": {"start": "previous"}},
-    "two continued rounds": {
-        "iterations": 2,
-        "pair": {"instructions": 5 * 2700 // 2},
-        "train": {"start": "previous", "steps": 5 * 700 // 2},
-    },
+    "continued, all right": {"train": {"start": "previous"}, "curate": {"min_share": 1.0}},
 }
 
 
@@ -128,7 +124,7 @@ def render(results: Results) -> str:
         f"{sum(1 for _ in (WORLD / 'test.jsonl').open())} labelled pairs, made with a corruption "
         "that the seed never saw; no training touched them and no choice was tuned on them. "
         "The same seed model in every run, and the same number of training tokens in all: five "
-        "iterations have a fifth of them each, two rounds a half, one round all. "
+        "iterations have a fifth of them each, one round all. "
         f"{len(results)} of {len(TODO)} runs are finished. How seed, settings and test "
         "set came about: [seeds/README.md](../seeds/README.md), Splits.",
         "",
