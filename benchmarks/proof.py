@@ -7,8 +7,7 @@ which nothing was trained or tuned on. The default's filter and the paper's, thr
 and under each filter:
 
 - the loop, every iteration trained from the seed as in the paper; the loop continued, every
-  iteration trained from the version before; and that with only those inputs kept on which every
-  sampled judgment is right;
+  iteration trained from the version before; and that on the examples of all iterations so far;
 - controls on equal training tokens: random labels, the judge's own majority as the label, no labels
   (the paper's filter then keeps judgments as they come; the default's keeps its demand that both
   orders agree), and one round on the instructions and the training tokens of all five iterations.
@@ -48,7 +47,7 @@ FILTERS: dict[str, Json] = {
 VARIANTS: dict[str, Json] = loop_and_controls(Recipe.model_validate(load_recipe("quickstart")))
 CONTINUED: Json = {
     "continued": {"train": {"start": "previous"}},
-    "continued, all right": {"train": {"start": "previous"}, "curate": {"min_share": 1.0}},
+    "continued, all examples": {"train": {"start": "previous", "examples": "all"}},
 }
 
 
