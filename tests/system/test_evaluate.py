@@ -67,7 +67,7 @@ def test_evaluate_says_what_is_wrong(stack: Stack, tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text('[{"input": "i", "output_1": "a", "label": 1}]')
     done = selftaught(stack, "evaluate", "--benchmark", broken, "--model", "base:0")
-    assert done.returncode == 1 and "no known benchmark has the fields" in done.stderr
+    assert done.returncode == 1 and "row 1, output_2: missing" in done.stderr
     done = selftaught(
         stack, "evaluate", "--benchmark", SEED / "data" / "dev.jsonl", "--model", "nobody:0"
     )
