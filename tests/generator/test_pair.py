@@ -275,3 +275,92 @@ def test_a_row_without_a_verified_pair_is_dropped_for_its_reason(
     pairs = make_pairs(chunk, engine, TEMPLATE, VERIFIED, seed=3)
     assert (pairs.rows, pairs.dropped) == ([], [{"id": "p0", "reason": reason}])
     assert pairs.counts[f"dropped_{reason}"] == 1
+
+
+def said(shown: str, seed: int, sample: int) -> str:
+    """Every modification differs; the answer to a question names it."""
+    if shown.startswith("change: "):
+        return f"<m>not {shown.removeprefix('change: ')} {seed % 1000}</m>"
+    return f"answer to {shown}"
+
+
+def test_a_tie_is_two_answers_to_two_modified_questions() -> None:
+    settings = SETTINGS.model_copy(update={"ties": 1.0})
+    pairs = make_pairs(rows("x"), Scripted(said), TEMPLATE, settings, seed=3)
+    pair, tie = pairs.rows
+    assert "tie" not in pair and tie["tie"] is True
+    assert (pair["id"], tie["id"], tie["instruction"]) == ("p0", "p0.tie", "x")
+    assert tie["chosen"] == pair["rejected"] == f"answer to {pair['modified_instruction']}"
+    assert tie["rejected"] == f"answer to {tie['modified_instruction']}" != tie["chosen"]
+    assert (pairs.counts["pairs"], pairs.counts["ties"], pairs.counts["ties_dropped"]) == (1, 1, 0)
+    written = sum(len(text) for text in (pair["chosen"], pair["rejected"], tie["rejected"]))
+    asked = sum(len(f"<m>{row['modified_instruction']}</m>") for row in (pair, tie))
+    assert pairs.counts["completion_tokens"] == written + asked
+
+
+def test_a_one_call_template_gives_ties_as_well() -> None:
+    template = TEMPLATE.model_copy(
+        update={"user": "change: {instruction} after {response}", "response_end": "</r>"}
+    )
+
+    def script(shown: str, seed: int, sample: int) -> str:
+        if shown.startswith("change: "):
+            return f"<m>not x {seed % 1000}</m>worse {seed % 1000}</r>"
+        return "good"
+
+    settings = SETTINGS.model_copy(update={"ties": 1.0})
+    pair, tie = make_pairs(rows("x"), Scripted(script), template, settings, seed=3).rows
+    assert (pair["chosen"], tie["chosen"]) == ("good", pair["rejected"])
+    assert tie["rejected"].startswith("worse ") and tie["rejected"] != tie["chosen"]
+
+
+def test_a_tie_with_a_good_or_the_same_response_is_left_out() -> None:
+    """Where every modification is the same, or has x's own answer, the pairs stay as they are."""
+
+    def same(shown: str, seed: int, sample: int) -> str:
+        return "<m>not x</m>" if shown.startswith("change: ") else f"answer to {shown}"
+
+    calls = 0
+
+    def good(shown: str, seed: int, sample: int) -> str:
+        nonlocal calls
+        if shown.startswith("change: "):
+            calls += 1
+            return f"<m>not x {calls}</m>"
+        return "the second" if shown == "not x 1" else "the first"
+
+    settings = SETTINGS.model_copy(update={"ties": 1.0})
+    for script in (same, good):
+        pairs = make_pairs(rows("x"), Scripted(script), TEMPLATE, settings, seed=3)
+        assert [row["id"] for row in pairs.rows] == ["p0"]
+        counts = pairs.counts
+        assert (counts["pairs"], counts["ties"], counts["ties_dropped"]) == (1, 0, 1)
+        assert pairs.dropped == []
+
+
+def test_ties_are_a_share_of_the_pairs_and_change_none_of_them() -> None:
+    many = rows(*(f"x{i}" for i in range(400)))
+    without = make_pairs(many, Scripted(said), TEMPLATE, SETTINGS, seed=3)
+    settings = SETTINGS.model_copy(update={"ties": 0.25})
+    pairs = make_pairs(many, Scripted(said), TEMPLATE, settings, seed=3)
+    assert [row for row in pairs.rows if "tie" not in row] == without.rows
+    assert 70 < pairs.counts["ties"] < 130
+    halves = [
+        make_pairs(part, Scripted(said), TEMPLATE, settings, seed=3).rows
+        for part in (many[:150], many[150:])
+    ]
+    key = lambda row: row["id"]  # noqa: E731
+    assert sorted(halves[0] + halves[1], key=key) == sorted(pairs.rows, key=key)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ties": 0.1, "construction": "verified"},
+        {"ties": 0.1, "modify": {"temperature": 0}},
+        {"ties": 1.1},
+    ],
+)
+def test_ties_that_cannot_be_made_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="ties"):
+        PairSettings.model_validate(wrong)
