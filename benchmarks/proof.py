@@ -31,7 +31,7 @@ from selftaught.contracts import Recipe
 from selftaught.controls import Results, known, means, run_jobs, slug
 from selftaught.controls import arms as loop_and_controls
 from selftaught.hashing import canonical_sha256
-from selftaught.registry import load_recipe, merge
+from selftaught.registry import load_recipe
 from selftaught.stack.handle import Stack
 
 Json = dict[str, Any]
@@ -48,22 +48,13 @@ VARIANTS: dict[str, Json] = loop_and_controls(Recipe.model_validate(load_recipe(
 CONTINUED: Json = {
     "continued": {"train": {"start": "previous"}},
     "continued, all examples": {"train": {"start": "previous", "examples": "all"}},
-    "continued, two rounds": {
-        "iterations": 2,
-        "pair": {"instructions": 6750},
-        "train": {"start": "previous", "steps": 1750},
-    },
-    "continued, ties": {"pair": {"ties": 0.25}, "train": {"start": "previous"}},
 }
-TIED = Recipe.model_validate(merge(load_recipe("quickstart"), {"pair": {"ties": 0.25}}))
 
 
 def arms() -> dict[str, Json]:
     """Every arm's overrides of the quickstart: loop, continued loop, controls, in both filters."""
     found: dict[str, Json] = {}
-    tied = merge(loop_and_controls(TIED)["one round"], {"pair": {"ties": TIED.pair.ties}})
-    variants = {"loop": {}, **CONTINUED, **VARIANTS, "one round, ties": tied}
-    for variant, changed in variants.items():
+    for variant, changed in {"loop": {}, **CONTINUED, **VARIANTS}.items():
         for name, curate in FILTERS.items():
             found[name if variant == "loop" else f"{name}, {variant}"] = {
                 **changed,

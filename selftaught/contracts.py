@@ -141,22 +141,10 @@ class PairSettings(Contract):
     drop_refusals: bool = Field(
         False, description="Drop a modification that opens like a refusal to write one."
     )
-    ties: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Share of the pairs to which a tie is added: two worse responses, to two "
-        "modified instructions, for which a tie is the right verdict. Else a winner is always "
-        "right, and judges unlearn to find none.",
-    )
 
     @model_validator(mode="after")
     def _samples_differ(self) -> PairSettings:
         _need_chance(self.retries, self.modify, "retries")
-        if self.ties > 0:
-            _need_chance(1, self.modify, "ties")
-            if self.construction != "modified":
-                raise ValueError("ties: only with construction 'modified'")
         if self.construction == "verified":
             _need_chance(self.samples, self.respond, "construction 'verified'")
         return self
@@ -183,7 +171,7 @@ class JudgeSettings(Contract):
     quota: int | None = Field(
         None,
         ge=1,
-        description="Inputs with enough judgments that an iteration wants of each label: "
+        description="Inputs with enough judgments that an iteration wants of each label, A and B: "
         "each chunk stops asking about a label once it has its share. Inputs that are soon right "
         "then fill the quota. Null: no limit.",
     )
@@ -352,12 +340,6 @@ class Recipe(Contract):
             raise ValueError(
                 "judge.quota: not with curate.both_orders, which needs both labels of a pair"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _ties_are_constructed(self) -> Recipe:
-        if self.pair.ties > 0 and self.curate.label != "constructed":
-            raise ValueError("pair.ties: a tie is a constructed label (curate.label)")
         return self
 
     @model_validator(mode="after")

@@ -47,9 +47,7 @@ def arms(recipe: Recipe) -> dict[str, Json]:
         "loop": {},
         "one round": {"iterations": 1, "pair": pair, "judge": judge, "train": train},
     }
-    every: Json = {} if recipe.judge.need == "all" else {"judge": {"need": "all", "quota": None}}
-    if recipe.pair.ties > 0:
-        every = {**every, "pair": {"ties": 0.0}}  # a tie is a label
+    every = {} if recipe.judge.need == "all" else {"judge": {"need": "all", "quota": None}}
     for name, label in (
         ("no labels", "none"),
         ("random labels", "random"),

@@ -52,8 +52,6 @@ def test_controls_of_a_recipe_that_stops_early_or_prefers_are_valid() -> None:
     assert found["one round"].judge.quota == 4 * 9 and found["random labels"].judge.need == "all"
     fixed = made(judge={"need": "right", "quota": 9}, pair={"fresh": False})
     assert fixed["one round"].judge.quota == 9, "every iteration judges the same pairs"
-    tied = made(pair={"ties": 0.5})
-    assert [name for name in tied if tied[name].pair.ties] == ["loop", "one round"]
     assert "no labels" not in made(train={"objective": "sft_dpo"}), "nothing is wrong there"
 
 

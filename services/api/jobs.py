@@ -14,7 +14,7 @@ from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Dataset, Job
 from selftaught.http import Refused, problem_docs
 from selftaught.ids import new_id
-from selftaught.registry import UnknownName, judge_template, resolve_recipe
+from selftaught.registry import UnknownName, resolve_recipe
 from selftaught.work import pipeline
 from services.api import problems, views
 from services.api.deps import Cursor, Limit, StorableBody
@@ -35,7 +35,6 @@ _PARAMS = {
 def create_job(body: JobIn, response: Response) -> JobOut:
     """Start a job: everything is checked here, nothing is queued if anything is wrong."""
     recipe = _recipe(body)
-    _need_tie_verdict(recipe)
     with transaction() as session:
         _need_rows(session, body.dataset, recipe)
         _need_labelled(session, body.labelled_dataset, recipe)
@@ -113,13 +112,6 @@ def _recipe(body: JobIn) -> Recipe:
         raise problems.unknown_name(error, _PARAMS.get(error.what, "recipe")) from error
     except ValidationError as error:
         raise problems.invalid_recipe(error, body.overrides) from error
-
-
-def _need_tie_verdict(recipe: Recipe) -> None:
-    template = judge_template(recipe.judge.template)
-    if recipe.pair.ties > 0 and "tie" not in template.verdicts:
-        detail = f"pair.ties: judge template {template.name!r} has no verdict for a tie"
-        raise Refused(422, "template_without_tie", detail, param="recipe.judge.template")
 
 
 def _need_rows(session: Session, dataset_id: str, recipe: Recipe) -> None:

@@ -1,10 +1,10 @@
 """Rejection sampling: of all judgments, the ones that reached the right verdict become lessons.
 
 An input is a pair in one order. Kept are judgments whose verdict equals the label; of each input
-`per_input` at random; then as many with label A as with label B, and every one whose label is a
-tie. Source: Wang et al. 2024, arXiv 2408.02666, section 3; `both_orders` and `agree` are stricter
-options of ours, and the labels `majority`, `random` and `none` (each judgment's own verdict: no
-rejection at all) are controls. Two passes over the files: memory holds ids and positions.
+`per_input` at random; then as many with label A as with label B. Source: Wang et al. 2024, arXiv
+2408.02666, section 3; `both_orders` and `agree` are stricter options of ours, and the labels
+`majority`, `random` and `none` (each judgment's own verdict: no rejection at all) are controls. Two
+passes over the files: memory holds ids and positions.
 
 Preference pairs for DPO set a kept judgment beside a rejected one of the same input. Rejected means
 that it names the other response: a tie or an unparsable text would rather teach the form of a
@@ -14,7 +14,7 @@ verdict than which response is better (the authors of the paper take those as we
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,16 +24,16 @@ from selftaught import jsonl
 from selftaught.contracts import CurateSettings
 from selftaught.hashing import stable_seed
 from selftaught.judging import JudgeTemplate, Order, Verdict, tally
+from services.generator.judge import LABELS
 
 Key = tuple[str, Order]
 
 
 @dataclass
 class Input:
-    """A pair in one order: its label, every verdict, the judgments that may be kept, and those that
-    name a response wrongly."""
+    """A pair in one order: every verdict, the judgments that may be kept, and those that name the
+    other response."""
 
-    label: Verdict
     verdicts: list[Verdict] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
     wrong: list[Candidate] = field(default_factory=list)
@@ -69,23 +69,23 @@ def curate(
     in the training rows.
 
     Counts: inputs, judgments, judgments_right (verdict = label), kept (rows), kept_a,
-    kept_b, kept_ties (where there are any), and inputs dropped by reason: dropped_no_label (no
-    majority), dropped_none_right, dropped_min_share, dropped_other_order (both_orders: nothing kept
-    in the other order), dropped_disagree (agree: no two judgments of the two orders reason from the
-    same answer), and rows dropped_balance. With `prefer` also preference_pairs, preferences_a,
-    preferences_b, inputs dropped_none_wrong (kept, but nothing to set beside) and pairs
+    kept_b, and inputs dropped by reason: dropped_no_label (no majority), dropped_none_right,
+    dropped_min_share, dropped_other_order (both_orders: nothing kept in the other order),
+    dropped_disagree (agree: no two judgments of the two orders reason from the same answer),
+    and rows dropped_balance. With `prefer` also preference_pairs, preferences_a, preferences_b,
+    inputs dropped_none_wrong (kept, but nothing to set beside) and pairs
     dropped_preference_balance. Report: mean completion tokens of all, kept, kept_a and kept_b
     judgments (None where there are none).
     """
     counts: Counter[str] = Counter()
-    inputs: dict[Key, Input] = {}
+    inputs: defaultdict[Key, Input] = defaultdict(Input)
     tokens_all = 0
     with jsonl.Shelf(judgments) as shelf, jsonl.Shelf(pairs) as pair_shelf:
         for position, row in shelf.walk():
             verdict = Verdict(row["verdict"])
-            entry = inputs.setdefault((row["pair_id"], row["order"]), Input(Verdict(row["label"])))
+            entry = inputs[row["pair_id"], row["order"]]
             entry.verdicts.append(verdict)
-            if verdict in (Verdict.A, Verdict.B, entry.label):
+            if verdict in (Verdict.A, Verdict.B):
                 entry.candidates.append(
                     Candidate(position, verdict, _answer(row["text"]), row["completion_tokens"])
                 )
@@ -151,7 +151,7 @@ def _filter(
 def _label(key: Key, entry: Input, settings: CurateSettings, seed: int) -> Verdict | None:
     pair_id, order = key
     if settings.label == "constructed":
-        return entry.label
+        return LABELS[order]
     if settings.label == "random":
         return Verdict.A if stable_seed(seed, "label", pair_id, order) % 2 else Verdict.B
     majority = tally(entry.verdicts).verdict
@@ -189,14 +189,11 @@ def _choose(
         rng = random.Random(stable_seed(seed, "keep", *key))
         drawn = rng.sample(pool, min(settings.per_input, len(pool)))
         chosen += [(key, candidate) for candidate in drawn]
-    balanced, dropped = _balance(chosen, settings, seed)
+    by_label, dropped = _balance(chosen, settings, seed)
     if settings.balance:
         counts["dropped_balance"] = dropped
-    found = Counter(candidate.verdict for _, candidate in balanced)
-    counts["kept_a"], counts["kept_b"] = found[Verdict.A], found[Verdict.B]
-    if found[Verdict.TIE]:
-        counts["kept_ties"] = found[Verdict.TIE]
-    return balanced
+    counts["kept_a"], counts["kept_b"] = (len(by_label[v]) for v in (Verdict.A, Verdict.B))
+    return sorted([*by_label[Verdict.A], *by_label[Verdict.B]], key=_shuffled(seed))
 
 
 def _pair_up(
@@ -212,11 +209,11 @@ def _pair_up(
         for number in rng.sample(range(total), min(settings.per_input, total)):
             right, wrong = divmod(number, len(entry.wrong))
             drawn.append((key, pool[right], entry.wrong[wrong]))
-    balanced, counts["dropped_preference_balance"] = _balance(drawn, settings, seed)
-    found = Counter(right.verdict for _, right, _ in balanced)
-    counts["preferences_a"], counts["preferences_b"] = found[Verdict.A], found[Verdict.B]
-    counts["preference_pairs"] = len(balanced)
-    return balanced
+    by_label, counts["dropped_preference_balance"] = _balance(drawn, settings, seed)
+    found = [by_label[label] for label in (Verdict.A, Verdict.B)]
+    counts["preferences_a"], counts["preferences_b"] = map(len, found)
+    counts["preference_pairs"] = sum(map(len, found))
+    return sorted(found[0] + found[1], key=_shuffled(seed))
 
 
 def _pool(
@@ -227,19 +224,17 @@ def _pool(
     return _of_one_answer(inputs, key, seed) if settings.agree and pool else pool
 
 
-def _balance(drawn: list[Drawn], settings: CurateSettings, seed: int) -> tuple[list[Drawn], int]:
-    """Shuffled, as many A as B and every tie if the settings say so; and how many that left out."""
-    shuffled = sorted(drawn, key=_shuffled(seed))
+def _balance(
+    drawn: list[Drawn], settings: CurateSettings, seed: int
+) -> tuple[dict[Verdict, list[Drawn]], int]:
+    """By label, as many of each if the settings say so; and how many that left out."""
+    by_label: dict[Verdict, list[Drawn]] = {Verdict.A: [], Verdict.B: []}
+    for item in sorted(drawn, key=_shuffled(seed)):
+        by_label[item[1].verdict].append(item)
     if not settings.balance:
-        return shuffled, 0
-    room = Counter(item[1].verdict for item in shuffled)
-    room[Verdict.A] = room[Verdict.B] = min(room[Verdict.A], room[Verdict.B])
-    balanced = []
-    for item in shuffled:
-        if room[item[1].verdict] > 0:
-            room[item[1].verdict] -= 1
-            balanced.append(item)
-    return balanced, len(shuffled) - len(balanced)
+        return by_label, 0
+    fewest = min(len(items) for items in by_label.values())
+    return {label: items[:fewest] for label, items in by_label.items()}, len(drawn) - 2 * fewest
 
 
 def _of_one_answer(inputs: dict[Key, Input], key: Key, seed: int) -> list[Candidate]:

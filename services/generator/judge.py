@@ -1,7 +1,6 @@
 """Asks the current judge about every pair, up to N times in each order.
 
-In order AB the chosen response stands first, so the label is A; in order BA it is B; of a tie (see
-pair.py) it is the tie in both. All samples of
+In order AB the chosen response stands first, so the label is A; in order BA it is B. All samples of
 a prompt are one request, so that an engine can compute the prompt once. Random numbers depend on
 (seed, pair, order, sample) only: how pairs are cut into chunks changes nothing.
 
@@ -27,20 +26,14 @@ LABELS: dict[Order, Verdict] = {"AB": Verdict.A, "BA": Verdict.B}
 """Where the chosen response stands."""
 
 
-def label_of(pair: Row, order: Order) -> Verdict:
-    """The right verdict on a pair in this order."""
-    return Verdict.TIE if pair.get("tie") else LABELS[order]
-
-
 @dataclass
 class Judgments:
     """`rows`: {pair_id, order, sample, text, verdict, label, finish_reason, prompt_tokens,
     completion_tokens}, verdicts in the letters as shown.
 
     `counts`: pairs, judgments_sampled, judgments_spared (of N each, not asked for), parsed, right
-    (verdict = label), ties (but for those that are right), wrong, unparsable, prompt_tokens (each
-    prompt once), completion_tokens, tokens_spared (an estimate: judgments not asked for, at the
-    mean length of their input's).
+    (verdict = label), wrong, ties, unparsable, prompt_tokens (each prompt once), completion_tokens,
+    tokens_spared (an estimate: judgments not asked for, at the mean length of their input's).
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -55,10 +48,9 @@ def judge_pairs(
     seed: int,
     quota: int | None = None,
 ) -> Judgments:
-    """Sample judgments of rows {id, instruction, chosen, rejected, tie?}.
+    """Sample judgments of rows {id, instruction, chosen, rejected}; `seed` names job, iteration.
 
-    `seed` names job and iteration. `quota`: how many of these inputs are to have enough, of each
-    label.
+    `quota`: how many of these inputs are to have enough, of each label.
     """
     inputs = [(pair, order) for pair in pairs for order in ORDERS]
     rows: list[list[Row]] = [[] for _ in inputs]
@@ -86,18 +78,18 @@ def judge_pairs(
                         "sample": sample,
                         "text": completion.text,
                         "verdict": verdict.value,
-                        "label": label_of(pair, order).value,
+                        "label": LABELS[order].value,
                         "finish_reason": completion.finish_reason,
                         "prompt_tokens": completion.prompt_tokens,
                         "completion_tokens": completion.completion_tokens,
                     }
                 )
         enough = [_enough(found, settings.need) for found in rows]
-        met = Counter(label_of(*shown) for shown, done in zip(inputs, enough, strict=True) if done)
+        met = Counter(order for (_, order), done in zip(inputs, enough, strict=True) if done)
         open_inputs = [
             index
             for index in open_inputs
-            if not enough[index] and (quota is None or met[label_of(*inputs[index])] < quota)
+            if not enough[index] and (quota is None or met[inputs[index][1]] < quota)
         ]
         if not open_inputs:
             break
@@ -127,5 +119,5 @@ def _enough(rows: Sequence[Row], need: str) -> bool:
 def _outcome(verdict: Verdict, label: Verdict) -> list[str]:
     if verdict is Verdict.UNPARSABLE:
         return ["judgments_sampled", "unparsable"]
-    kind = "right" if verdict is label else "ties" if verdict is Verdict.TIE else "wrong"
+    kind = "ties" if verdict is Verdict.TIE else "right" if verdict == label else "wrong"
     return ["judgments_sampled", "parsed", kind]

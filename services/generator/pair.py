@@ -6,20 +6,16 @@ call of its own, in the same way as x, so that the two responses differ in nothi
 answer; or, with a one-call template, x' and its answer come from one call that sees x and the
 chosen response, as in the paper (Wang et al. 2024, arXiv 2408.02666, section 3).
 
-With `ties` some pairs come with a tie: two worse responses, to two modifications of x. Each is a
-good answer to a wrong question, so the right verdict is that neither is better.
-
 `verified`: of several sampled answers to x, one that meets the row's reference answer (chosen) and
 one that does not (rejected); see verify.py.
 """
 
 from __future__ import annotations
 
-import random
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
 from selftaught.contracts import PairSettings
@@ -42,14 +38,12 @@ _REFUSAL = re.compile(
 class Pairs:
     """What a chunk of instructions became.
 
-    `rows`: {id, instruction, context?, modified_instruction?, chosen, rejected, tie?}; with `tie`
-    true both responses are worse ones, and the id is that of the pair with `.tie`. `dropped`: {id,
+    `rows`: {id, instruction, context?, modified_instruction?, chosen, rejected}. `dropped`: {id,
     reason} with reason one of truncated (by the length limit), rejected (the model cannot take the
     prompt), empty, equal (the responses, but for case and white space), near_equal; of a
     modification also modification_unparsable, modification_unchanged, refusal; of verified pairs
-    also no_reference, no_right, no_wrong. `counts`: instructions, pairs, dropped_<reason>, ties and
-    ties_dropped (where ties are asked for), retried (modifications asked for again), prompt_tokens,
-    completion_tokens.
+    also no_reference, no_right, no_wrong. `counts`: instructions, pairs, dropped_<reason>, retried
+    (modifications asked for again), prompt_tokens, completion_tokens.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -78,31 +72,27 @@ def make_pairs(
     else:
         _separate(work, instructions)
     work.pairs.counts["pairs"] = len(work.pairs.rows)
-    if settings.ties > 0:
-        _ties(work)
     return work.pairs
 
 
 def _separate(work: _Work, instructions: Sequence[Row]) -> None:
     """x', then an answer to x and one to x', each in a call of its own."""
     modified = _modify(work, instructions)
-    answered = _respond(work, modified, "chosen", _question)
-    for row in _respond(work, answered, "rejected", _modified_question):
-        work.keep(row, row["chosen"], row["rejected"])
-
-
-def _respond(
-    work: _Work, rows: Sequence[Row], part: str, prompt: Callable[[Row], list[Message]]
-) -> list[Row]:
-    """The rows with a finished response under the name of the part; the others are dropped."""
+    respond = work.settings.respond
     answered = []
-    replies = work.ask(rows, part, prompt, work.settings.respond)
-    for row, (reply,) in zip(rows, replies, strict=True):
-        if reply.finished:
-            answered.append({**row, part: reply.text})
+    for row, (good,) in zip(
+        modified, work.ask(modified, "chosen", _question, respond), strict=True
+    ):
+        if good.finished:
+            answered.append({**row, "chosen": good.text})
         else:
-            work.drop(row, _cut(reply))
-    return answered
+            work.drop(row, _cut(good))
+    replies = work.ask(answered, "rejected", _modified_question, respond)
+    for row, (bad,) in zip(answered, replies, strict=True):
+        if bad.finished:
+            work.keep(row, row["chosen"], bad.text)
+        else:
+            work.drop(row, _cut(bad))
 
 
 def _one_call(work: _Work, instructions: Sequence[Row]) -> None:
@@ -118,36 +108,6 @@ def _one_call(work: _Work, instructions: Sequence[Row]) -> None:
             answered.append({**row, "chosen": good.text.strip()})
     for row in _modify(work, answered):
         work.keep(row, row["chosen"], row["rejected"])
-
-
-def _ties(work: _Work) -> None:
-    """Beside a share of the pairs, one of its worse response and another modification's.
-
-    What is of no use is left out: the pair itself stays.
-    """
-    drawn = [row for row in work.pairs.rows if _share(work.seed, row) < work.settings.ties]
-    again = replace(work, seed=stable_seed(work.seed, "tie"), pairs=Pairs())
-    others = _modify(again, drawn)
-    if not work.template.one_call:
-        others = _respond(again, others, "rejected", _modified_question)
-    first = {row["id"]: row for row in drawn}
-    for row in others:
-        known = first[row["id"]]
-        if normalise(row["rejected"]) == normalise(known["chosen"]):
-            again.drop(row, "equal")  # to a good response
-        else:
-            again.keep({**row, "id": f"{row['id']}.tie"}, known["rejected"], row["rejected"])
-    ties = [{**row, "tie": True} for row in again.pairs.rows]
-    work.pairs.rows += ties
-    work.pairs.counts["ties"] = len(ties)
-    work.pairs.counts["ties_dropped"] = len(drawn) - len(ties)
-    for spent in ("retried", "prompt_tokens", "completion_tokens"):
-        work.pairs.counts[spent] += again.pairs.counts[spent]
-
-
-def _share(seed: int, row: Row) -> float:
-    """A random number from 0 to 1 that belongs to the row."""
-    return random.Random(stable_seed(seed, "tie", row["id"])).random()
 
 
 def _verified(work: _Work, instructions: Sequence[Row]) -> None:

@@ -83,18 +83,12 @@ def run_choose(lease: Lease) -> Result:
 
 
 def run_pair(lease: Lease) -> Result:
-    """Instructions offset .. offset+limit of the selection become pairs, by the seed's model.
-
-    The held-out pairs, iteration 0's, have a winner each: no ties.
-    """
-    settings = lease.recipe.pair
-    if lease.iteration == 0:
-        settings = settings.model_copy(update={"ties": 0.0})
+    """Instructions offset .. offset+limit of the selection become pairs, by the seed's model."""
     pairs = make_pairs(
         _slice(lease),
         _engine(lease),
-        modify_template(settings.template),
-        settings,
+        modify_template(lease.recipe.pair.template),
+        lease.recipe.pair,
         _seed(lease),
     )
     return Result(

@@ -74,18 +74,6 @@ def test_a_job_is_planned_in_the_transaction_that_makes_it(client: TestClient) -
             "recipe",
         ),
         (
-            {"overrides": {"pair": {"ties": 0.5}, "judge": {"template": "verdict-only"}}},
-            422,
-            "template_without_tie",
-            "recipe.judge.template",
-        ),
-        (
-            {"overrides": {"pair": {"ties": 0.5}, "curate": {"label": "majority"}}},
-            422,
-            "invalid_recipe",
-            "recipe",
-        ),
-        (
             {"overrides": {"validate": {"choose_on": "labelled"}}},
             422,
             "labelled_dataset_missing",

@@ -25,12 +25,10 @@ def run(
     seed: int = 1,
     answers: dict[str, str] | None = None,
     preferences: list[dict[str, Any]] | None = None,
-    ties: set[int] | None = None,
     **settings: Any,
 ) -> tuple[list[dict[str, Any]], dict[str, int], dict[str, Any]]:
     """Curate judgments spread over two files; `answers` replaces the answer that a text names;
-    preference pairs, if a list for them is given, are put there; `ties` are pairs without a better
-    response."""
+    preference pairs, if a list for them is given, are put there."""
     files = [tmp_path / "j0.jsonl", tmp_path / "j1.jsonl"]
     lines: list[list[str]] = [[], []]
     for (pair, order), letters in votes.items():
@@ -43,7 +41,7 @@ def run(
                 "sample": sample,
                 "text": f"Answer: {said}. {name} [[{letter}]]",
                 "verdict": NAMES[letter],
-                "label": "tie" if pair in (ties or ()) else order[0],
+                "label": order[0],
                 "completion_tokens": 10 + sample,
             }
             lines[pair % 2].append(json.dumps(row))
@@ -306,26 +304,3 @@ def test_preferences_of_a_control_go_by_its_label(tmp_path: Path) -> None:
     found, _ = prefer(tmp_path, {(0, "AB"): "BBA", (0, "BA"): "AAB"}, label="majority")
     assert {(row["order"], row["label"]) for row in found} == {("AB", "B"), ("BA", "A")}
     assert {wrong for _, wrong in sides(found)} == {"0AB2", "0BA2"}
-
-
-def test_ties_are_kept_on_top_of_the_balance(tmp_path: Path) -> None:
-    votes = {(1, "AB"): "A", (2, "AB"): "A", (3, "BA"): "B", (4, "AB"): "TA", (4, "BA"): "TTB"}
-    kept, counts, _ = run(tmp_path, votes, ties={4})
-    assert Counter(row["label"] for row in kept) == {"A": 1, "B": 1, "tie": 2}
-    assert (counts["kept_ties"], counts["dropped_balance"], counts["kept"]) == (2, 1, 4)
-    assert all("[[T]]" in row["completion"][0]["content"] for row in kept if row["label"] == "tie")
-
-
-def test_a_judgment_that_names_a_winner_of_a_tie_is_wrong(tmp_path: Path) -> None:
-    votes = {(1, "AB"): "AB", (1, "BA"): "TB"}
-    kept, counts, _ = run(tmp_path, votes, ties={1})
-    assert [row["order"] for row in kept] == ["BA"]
-    assert counts["dropped_none_right"] == 1
-    found, counts = prefer(tmp_path, votes, ties={1})
-    assert sides(found) == [("1BA0", "1BA1")]
-    assert counts["preference_pairs"] == 1
-
-
-def test_without_ties_no_count_speaks_of_them(tmp_path: Path) -> None:
-    _, counts, _ = run(tmp_path, {(1, "AB"): "AT", (1, "BA"): "BT"})
-    assert "kept_ties" not in counts

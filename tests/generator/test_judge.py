@@ -51,34 +51,6 @@ def test_counts_add_up_and_keep_parse_failures_apart() -> None:
     )
 
 
-def test_of_a_tie_the_tie_is_right_in_both_orders() -> None:
-    texts = ["[[C]]", "[[A]]", "[[B]]"]
-    judged = judge_pairs(
-        [{**PAIRS[0], "tie": True}],
-        Scripted(lambda shown, seed, sample: texts[sample]),
-        TEMPLATE,
-        JudgeSettings(samples=3),
-        seed=1,
-    )
-    assert [(r["order"], r["label"]) for r in judged.rows] == [("AB", "tie")] * 3 + [
-        ("BA", "tie")
-    ] * 3
-    assert (judged.counts["right"], judged.counts["wrong"], judged.counts["ties"]) == (2, 4, 0)
-
-
-def test_a_quota_counts_ties_as_a_label_of_their_own() -> None:
-    """Every input is right at once: two ties in both orders fill the quota of 4, A and B do not."""
-    tied = [{**pair, "id": f"{pair['id']}.tie", "tie": True} for pair in PAIRS[:2]]
-
-    def script(shown: str, seed: int, sample: int) -> str:
-        return "[[C]]" if sample else "[[A]]"
-
-    settings = JudgeSettings(samples=2, need="right", wave=1, quota=4)
-    judged = judge_pairs([*tied, PAIRS[0]], Scripted(script), TEMPLATE, settings, 1, quota=4)
-    asked = Counter(row["label"] for row in judged.rows)
-    assert asked == {"tie": 8, "A": 1, "B": 2}
-
-
 def test_results_do_not_depend_on_chunks() -> None:
     def script(shown: str, seed: int, sample: int) -> str:
         return f"{seed} {sample} [[{'AB'[(seed + sample) % 2]}]]"
