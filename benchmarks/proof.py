@@ -7,7 +7,8 @@ which nothing was trained or tuned on. The default's filter and the paper's, thr
 and under each filter:
 
 - the loop, every iteration trained from the seed as in the paper; the loop continued, every
-  iteration trained from the version before; and that on the examples of all iterations so far;
+  iteration trained from the version before; that on the examples of all iterations so far; and
+  that in two rounds, each with half of the instructions and training tokens;
 - controls on equal training tokens: random labels, the judge's own majority as the label, no labels
   (the paper's filter then keeps judgments as they come; the default's keeps its demand that both
   orders agree), and one round on the instructions and the training tokens of all five iterations.
@@ -48,6 +49,11 @@ VARIANTS: dict[str, Json] = loop_and_controls(Recipe.model_validate(load_recipe(
 CONTINUED: Json = {
     "continued": {"train": {"start": "previous"}},
     "continued, all examples": {"train": {"start": "previous", "examples": "all"}},
+    "continued, two rounds": {
+        "iterations": 2,
+        "pair": {"instructions": 6750},
+        "train": {"start": "previous", "steps": 1750},
+    },
 }
 
 
