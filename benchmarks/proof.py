@@ -11,7 +11,8 @@ and under each filter:
   that in two rounds, each with half of the instructions and training tokens;
 - controls on equal training tokens: random labels, the judge's own majority as the label, no labels
   (the paper's filter then keeps judgments as they come; the default's keeps its demand that both
-  orders agree), and one round on the instructions and the training tokens of all five iterations.
+  orders agree), and one round on the instructions and the training tokens of all five iterations;
+- the label controls of the two rounds, one loop seed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from selftaught.contracts import Recipe
 from selftaught.controls import Results, known, means, run_jobs, slug
 from selftaught.controls import arms as loop_and_controls
 from selftaught.hashing import canonical_sha256
-from selftaught.registry import load_recipe
+from selftaught.registry import load_recipe, merge
 from selftaught.stack.handle import Stack
 
 Json = dict[str, Any]
@@ -46,21 +47,27 @@ FILTERS: dict[str, Json] = {
     "paper's filter": {"both_orders": False, "agree": False, "min_share": 0.0},
 }
 VARIANTS: dict[str, Json] = loop_and_controls(Recipe.model_validate(load_recipe("quickstart")))
+TWO_ROUNDS: Json = {
+    "iterations": 2,
+    "pair": {"instructions": 6750},
+    "train": {"start": "previous", "steps": 1750},
+}
 CONTINUED: Json = {
     "continued": {"train": {"start": "previous"}},
     "continued, all examples": {"train": {"start": "previous", "examples": "all"}},
-    "continued, two rounds": {
-        "iterations": 2,
-        "pair": {"instructions": 6750},
-        "train": {"start": "previous", "steps": 1750},
-    },
+    "continued, two rounds": TWO_ROUNDS,
+}
+TWO_ROUNDS_CONTROLS: Json = {
+    f"continued, two rounds, {name}": merge(TWO_ROUNDS, VARIANTS[name])
+    for name in ("no labels", "random labels", "own majority")
 }
 
 
 def arms() -> dict[str, Json]:
     """Every arm's overrides of the quickstart: loop, continued loop, controls, in both filters."""
     found: dict[str, Json] = {}
-    for variant, changed in {"loop": {}, **CONTINUED, **VARIANTS}.items():
+    variants = {"loop": {}, **CONTINUED, **VARIANTS, **TWO_ROUNDS_CONTROLS}
+    for variant, changed in variants.items():
         for name, curate in FILTERS.items():
             found[name if variant == "loop" else f"{name}, {variant}"] = {
                 **changed,
@@ -71,7 +78,11 @@ def arms() -> dict[str, Json]:
 
 ARMS = arms()
 MARK = "<!-- written by hand from here on; `make proof` leaves it alone -->"
-TODO = [f"{arm}/{seed}" for arm in ARMS for seed in SEEDS]
+TODO = [
+    f"{arm}/{seed}"
+    for arm in ARMS
+    for seed in (SEEDS[:1] if arm.partition(", ")[2] in TWO_ROUNDS_CONTROLS else SEEDS)
+]
 console = Console(highlight=False, soft_wrap=True)
 
 
