@@ -55,3 +55,14 @@ def test_preferences_need_a_label_that_can_be_wrong() -> None:
         with pytest.raises(ValidationError, match="no judgment is wrong"):
             resolve_recipe("quickstart", overrides)
     assert not resolve_recipe("quickstart", {}).wants_preferences
+
+
+def test_two_rounds_is_the_quickstart_but_for_its_rounds() -> None:
+    """As much data and training in all: the proof compares the two."""
+    changed = {
+        "name": "two-rounds",
+        "iterations": 2,
+        "pair": {"instructions": 6750},
+        "train": {"start": "previous", "steps": 1750},
+    }
+    assert load_recipe("two-rounds") == merge(load_recipe("quickstart"), changed)
