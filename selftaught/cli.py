@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from selftaught.memory import Phase, Plan
     from selftaught.stack.state import StackRecord
 
 app = typer.Typer(
@@ -281,6 +282,61 @@ def controls(
 
 
 @app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, or a YAML file.")],
+    gpu_memory: Annotated[
+        float, typer.Option(min=1, help="Memory of a GPU, in GB as it is sold.")
+    ] = 80,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="GPUs there are; default: as the recipe asks for.")
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Another value for a setting, e.g. train.lora.rank=16."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print bytes, as JSON.")] = False,
+) -> None:
+    """Show what memory a recipe needs on each GPU, before anything is started.
+
+    Exits with 1 if something does not fit. Needs no GPU, no model and no running stack.
+    """
+    import json
+
+    import yaml
+    from pydantic import ValidationError
+
+    from selftaught.architectures import Unplanned, architecture
+    from selftaught.contracts import Recipe
+    from selftaught.memory import make_plan
+    from selftaught.registry import UnknownName, load_recipe, merge
+
+    try:
+        file = Path(recipe)
+        raw = yaml.safe_load(file.read_text()) if file.is_file() else load_recipe(recipe)
+        for one in change or []:
+            raw = merge(raw, _setting(one))
+        found = make_plan(Recipe.model_validate(raw), architecture, gpu_memory)
+    except (Unplanned, UnknownName, ValidationError, yaml.YAMLError) as error:
+        errors.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+    count = gpus or found.gpus
+    refusals = found.refusals(count)
+    if as_json:
+        typer.echo(json.dumps(found.as_json(count), indent=1))
+    else:
+        if not console.is_terminal:
+            console.width = 140
+        console.print(_plan_table(found))
+        for line in found.elsewhere:
+            console.print(line, markup=False)
+        if not refusals:
+            console.print(f"{found.recipe} fits on {count} x {gpu_memory:g} GB.", markup=False)
+    for line in refusals:
+        errors.print(line, markup=False)
+    raise typer.Exit(1 if refusals else 0)
+
+
+@app.command()
 def migrate() -> None:
     """Bring the database of DATABASE_URL to this version's schema."""
     import subprocess
@@ -288,6 +344,61 @@ def migrate() -> None:
     from selftaught.stack.services import migrations
 
     raise typer.Exit(subprocess.run(migrations().command, check=False).returncode)
+
+
+def _setting(text: str) -> dict[str, Any]:
+    """The settings tree of "train.lora.rank=16"; the value is YAML."""
+    import yaml
+
+    path, found, value = text.partition("=")
+    if not found:
+        raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--set")
+    tree: Any = yaml.safe_load(value)
+    for name in reversed(path.split(".")):
+        tree = {name: tree}
+    return dict(tree)
+
+
+def _plan_table(plan: Plan) -> Table:
+    """A column for each phase, a row for each part (GiB on each GPU)."""
+    from rich.table import Table
+
+    from selftaught.memory import GIB, PARTS
+
+    def gib(size: int | None) -> str:
+        return "" if size is None else f"{size / GIB:.1f}"
+
+    def cached(phase: Phase) -> tuple[str, str, str]:
+        if phase.cache is None:
+            return "", "", ""
+        return (
+            f"{phase.cache.token / 1024:,.0f} KiB",
+            f"{phase.cache.room:,}",
+            f"{phase.cache.at_once:.1f} x {phase.cache.longest:,}",
+        )
+
+    table = Table("GiB on each GPU", title=f"{plan.recipe} on GPUs of {plan.gpu_memory:g} GB")
+    for phase in plan.phases:
+        table.add_column(phase.name, justify="right")
+    table.add_row("model", *(phase.model for phase in plan.phases))
+    table.add_row("GPUs", *(str(phase.gpus) for phase in plan.phases), end_section=True)
+    parts = {name for phase in plan.phases for name in phase.parts}
+    for part in (name for name in PARTS if name in parts):
+        table.add_row(part, *(gib(phase.parts.get(part)) for phase in plan.phases))
+    table.add_section()
+    table.add_row("needed", *(gib(phase.needed) for phase in plan.phases))
+    table.add_row("available", *(gib(phase.available) for phase in plan.phases))
+    table.add_row("fits", *("yes" if phase.fits else "no" for phase in plan.phases))
+    table.add_row(
+        "fewest such GPUs",
+        *(str(phase.fewest or "none") for phase in plan.phases),
+        end_section=True,
+    )
+    rows = zip(*(cached(phase) for phase in plan.phases), strict=True)
+    names = ("KV cache of a token", "tokens in the KV cache", "sequences at once")
+    for name, row in zip(names, rows, strict=True):
+        table.add_row(name, *row)
+    return table
 
 
 def _progress(record: StackRecord) -> str:

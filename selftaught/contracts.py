@@ -244,6 +244,13 @@ class TrainSettings(Contract):
     )
     method: Literal["full", "lora"] = "full"
     lora: LoraSettings = Field(default_factory=LoraSettings)
+    devices: int = Field(
+        1, ge=1, description="GPUs of one training; more than 1 shards the model over them (FSDP2)."
+    )
+    quantize: Literal["none", "nf4"] = Field(
+        "none",
+        description="'nf4' holds the frozen base in 4 bits (QLoRA; needs bitsandbytes).",
+    )
     learning_rate: float = Field(1e-6, gt=0)
     schedule: Literal["linear", "cosine"] = Field("linear", description="Decay after warm-up.")
     final_lr_share: float = Field(0.2, ge=0, le=1, description="The schedule ends at this share.")
@@ -283,6 +290,46 @@ class TrainSettings(Contract):
         return self
 
 
+class EngineSettings(Contract):
+    """The vLLM server that a node starts for `inference: vllm` (docs/engines.md)."""
+
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="Of weights and activations; 'auto': the model's own (CPU: float32)."
+    )
+    tensor_parallel: int = Field(1, ge=1, description="Devices that share each layer.")
+    pipeline_parallel: int = Field(1, ge=1, description="Groups of devices that share the layers.")
+    data_parallel: int = Field(1, ge=1, description="Copies of the model behind one server.")
+    max_model_len: int | None = Field(
+        None, ge=16, description="Tokens of prompt and completion; null: the model's own limit."
+    )
+    max_adapters: int = Field(4, ge=1, le=64, description="LoRA adapters loaded at once.")
+    prefix_caching: bool = Field(True, description="Compute a shared beginning of prompts once.")
+    memory_share: float = Field(
+        0.9, gt=0, le=1, description="Of each GPU's memory, for weights and KV cache."
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Of the server itself.")
+
+    @property
+    def devices(self) -> int:
+        """GPUs that one server takes."""
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
+
+
+LOCAL_INFERENCE = frozenset({"local", "vllm"})
+"""Ways of inference that need the weights here; every other name is an operator's endpoint."""
+
+
+class RoleSettings(Contract):
+    """A model beside the judge, and what serves it."""
+
+    base_model: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="A base model the operator allows, or one that the endpoint knows, by name.",
+    )
+    inference: str = Field("local", description="As the recipe's.")
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+
+
 class ValidateSettings(Contract):
     """What chooses the checkpoint and what the gate compares; never the same pairs."""
 
@@ -313,7 +360,16 @@ class Recipe(Contract):
     name: str = Field("custom", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     base_model: str = Field("smallworld", description="A base model the operator allows, by name.")
     inference: str = Field(
-        "local", description="'local' (transformers) or the name of an operator's endpoint."
+        "local",
+        description="'local' (transformers), 'vllm' (a server that the platform starts), or the "
+        "name of an operator's endpoint.",
+    )
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    generator: RoleSettings | None = Field(
+        None, description="Another model makes the pairs; null: the seed does."
+    )
+    labeller: RoleSettings | None = Field(
+        None, description="Another model labels instructions; null: the seed does."
     )
     iterations: int = Field(5, ge=1, le=50)
     seed: int = Field(0, ge=0, le=2**31 - 1)
@@ -347,6 +403,12 @@ class Recipe(Contract):
         if self.wants_preferences and self.curate.label == "none":
             raise ValueError("curate.label: with 'none' no judgment is wrong, so none are paired")
         return self
+
+    @property
+    def roles(self) -> dict[str, RoleSettings]:
+        """The models beside the judge, by role."""
+        given = {"generator": self.generator, "labeller": self.labeller}
+        return {name: role for name, role in given.items() if role is not None}
 
     @property
     def wants_preferences(self) -> bool:
@@ -575,7 +637,10 @@ class RegistrationIn(Contract):
     """POST /v1/models: a base model becomes a version as it is, to be evaluated or to judge."""
 
     base_model: str = Field(description="A base model the operator allows, by name.")
-    inference: str = Field("local", description="'local' or the name of an operator's endpoint.")
+    inference: str = Field(
+        "local", description="'local', 'vllm' or the name of an operator's endpoint."
+    )
+    engine: EngineSettings = Field(default_factory=EngineSettings)
     name: str | None = Field(
         None, pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Default: the base model's."
     )
@@ -680,6 +745,43 @@ class ComparisonOut(BaseModel):
     second: str
     models: list[str] = Field(description="The two versions, name:number.")
     paired: list[PairedOut] = Field(description="For each scoring that both have.")
+
+
+# ---------------------------------------------------------------- engines
+
+
+class EngineDeviceOut(BaseModel):
+    name: str = Field(description="CUDA index, or 'cpu'.")
+    holder: str | None = Field(description="Id of the server, or of the training's chunk.")
+    purpose: Literal["engine", "training"] | None
+
+
+class EngineAdapterOut(BaseModel):
+    version: str = Field(description="name:number.")
+    state: Literal["loading", "ready", "failed"]
+    difference: float | None = Field(
+        description="Largest change of a fixed probe's log-probabilities against the base (nats)."
+    )
+    error: Problem | None
+
+
+class EngineServerOut(BaseModel):
+    id: str
+    model: str = Field(description="The base model's folder.")
+    state: Literal["starting", "ready", "draining", "failed"]
+    kv_tokens: int | None = Field(description="Tokens that its KV cache holds.")
+    restarts: int
+    error: Problem | None
+    adapters: list[EngineAdapterOut]
+    created_at: dt.datetime
+    ready_at: dt.datetime | None
+
+
+class EngineNodeOut(BaseModel):
+    node: str
+    alive: bool = Field(description="Its engine process was heard of within the last 15 s.")
+    devices: list[EngineDeviceOut]
+    servers: list[EngineServerOut]
 
 
 # ---------------------------------------------------------------- judging

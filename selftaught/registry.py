@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from sqlalchemy import select
 
-from selftaught.contracts import Recipe
+from selftaught.contracts import LOCAL_INFERENCE, Recipe
 from selftaught.database import transaction
 from selftaught.database.tables import StoredTemplate
 from selftaught.judging import (
@@ -77,13 +77,21 @@ def resolve_recipe(recipe: str | dict[str, Any], overrides: dict[str, Any]) -> R
     raw = load_recipe(recipe) if isinstance(recipe, str) else recipe
     resolved = Recipe.model_validate(merge(raw, overrides))
     base_model_path(resolved.base_model)
-    endpoints = get_settings().endpoints
-    if resolved.inference != "local" and resolved.inference not in endpoints:
-        raise UnknownName("inference endpoint", resolved.inference, ["local", *sorted(endpoints)])
+    _check_inference(resolved.inference)
+    for role in resolved.roles.values():
+        _check_inference(role.inference)
+        if role.inference in LOCAL_INFERENCE:
+            base_model_path(role.base_model)
     judge_template(resolved.judge.template)
     modify_template(resolved.pair.template)
     _check_categories(resolved, label_template(resolved.select.label.template))
     return resolved
+
+
+def _check_inference(name: str) -> None:
+    known = ["local", "vllm", *sorted(get_settings().endpoints)]
+    if name not in known:
+        raise UnknownName("inference endpoint", name, known)
 
 
 def _check_categories(recipe: Recipe, template: LabelTemplate) -> None:

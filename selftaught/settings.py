@@ -5,10 +5,11 @@ Embedded and production differ only in these values: where the servers are, neve
 
 from __future__ import annotations
 
+import socket
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -51,6 +52,41 @@ class Settings(BaseSettings):
         "OpenAI-compatible endpoints that recipes may name; the key of endpoint NAME is read from "
         "SELFTAUGHT_ENDPOINT_KEY_<NAME>.",
     )
+    node: str = Field(
+        default_factory=socket.gethostname,
+        description="SELFTAUGHT_NODE: this machine's name, under which its devices are leased.",
+    )
+    vllm_python: Path | None = Field(
+        default=None,
+        description="SELFTAUGHT_VLLM_PYTHON: interpreter of the environment that vLLM lives in; "
+        "with it the embedded stack runs an engine process.",
+    )
+    devices: str | None = Field(
+        default=None,
+        description="SELFTAUGHT_DEVICES: devices that this node's engine process leases out, such "
+        "as '0,1'; default: every GPU, or 'cpu' where there is none.",
+    )
+    engine_host: str = Field(
+        default="127.0.0.1", description="Where this node's vLLM servers listen; keep it private."
+    )
+    engine_address: str | None = Field(
+        default=None, description="How other nodes reach them; default: SELFTAUGHT_ENGINE_HOST."
+    )
+    engine_start_seconds: float = Field(
+        default=1800.0, gt=0, description="A vLLM server that is not ready by then is killed."
+    )
+    engine_hang_seconds: float = Field(
+        default=300.0, gt=0, description="A server with requests and no token for so long is hung."
+    )
+    engine_idle_seconds: float = Field(
+        default=600.0, gt=0, description="A server that nobody asks for so long is stopped."
+    )
+    engine_restarts: int = Field(
+        default=2, ge=0, description="A server that dies more often than this has failed."
+    )
+    engine_calm_seconds: float = Field(
+        default=600.0, gt=0, description="After so long without trouble, deaths count anew."
+    )
     lease_seconds: float = Field(
         default=30.0, gt=0, description="A lease not renewed for this long is given up for dead."
     )
@@ -72,6 +108,14 @@ class Settings(BaseSettings):
     max_row_bytes: int = Field(
         default=1_048_576, gt=0, description="Largest single line or CSV row of an upload."
     )
+
+    @field_validator("endpoints")
+    @classmethod
+    def _own_names(cls, endpoints: dict[str, str]) -> dict[str, str]:
+        taken = {"local", "vllm"} & set(endpoints)
+        if taken:
+            raise ValueError(f"an endpoint cannot be named {taken.pop()!r}: the word has a meaning")
+        return endpoints
 
     @property
     def artifacts_dir(self) -> Path:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from selftaught.database.tables import ModelVersion
+from selftaught.engines import target
 from selftaught.inference.factory import open_engine
 from selftaught.inference.protocol import Engine
+from selftaught.inference.vllm import VllmEngine
 from selftaught.settings import get_settings
 
 
@@ -15,9 +17,16 @@ def version_folder(version: ModelVersion) -> Path:
     return (get_settings().versions_dir / version.path).resolve()
 
 
-def open_version(version: ModelVersion) -> Engine:
-    """The engine that answers as this version, loaded once per process; raises ModelLoadError."""
+def open_version(version: ModelVersion, job_id: str = "", patience: float | None = None) -> Engine:
+    """The engine that answers as this version; raises ModelLoadError.
+
+    What runs here is loaded once per process. Of one on managed servers `job_id` names the job that
+    is told of them, and `patience` is how long to wait for one to be ready (seconds; None: as long
+    as a node tries).
+    """
     backend = version.lineage["inference"]
+    if backend == "vllm":
+        return VllmEngine(target(version, version_folder(version)), job_id, patience)
     if backend == "local":
         return open_engine("local", version_folder(version))
     name = version.lineage["recipe"]["base_model"]

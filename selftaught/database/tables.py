@@ -237,3 +237,73 @@ class AliasHistory(Base):
     version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
     reason: Mapped[str]
     created_at: Mapped[dt.datetime] = _created()
+
+
+class Device(Base):
+    """A GPU (or the CPU) of a node that takes part in leasing, and who holds it."""
+
+    __tablename__ = "devices"
+    node: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True, doc="CUDA index, or 'cpu'.")
+    position: Mapped[int]
+    holder: Mapped[str | None] = mapped_column(doc="An engine server's id or a chunk's id.")
+    purpose: Mapped[str | None] = mapped_column(doc="engine | training")
+    expires_at: Mapped[dt.datetime | None]
+    wanted_until: Mapped[dt.datetime | None] = mapped_column(doc="A training waits for it.")
+    seen_at: Mapped[dt.datetime] = mapped_column(doc="When its node last said it is there.")
+
+
+class EngineServer(Base):
+    """A vLLM server that a node has started, or tries to."""
+
+    __tablename__ = "engine_servers"
+    __table_args__ = (
+        CheckConstraint(
+            "state IN ('starting','ready','draining','failed')", name="engine_servers_state"
+        ),
+        UniqueConstraint("node", "key"),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    node: Mapped[str]
+    key: Mapped[str] = mapped_column(doc="Hash of the spec.")
+    spec: Mapped[JSON] = mapped_column(doc="What it serves, and how (selftaught.engines.Spec).")
+    state: Mapped[str]
+    url: Mapped[str | None] = mapped_column(doc="Base URL, ends in /v1.")
+    pid: Mapped[int | None]
+    kv_tokens: Mapped[int | None] = mapped_column(doc="Tokens that its KV cache holds.")
+    restarts: Mapped[int] = mapped_column(server_default=text("0"))
+    error: Mapped[JSON | None]
+    created_at: Mapped[dt.datetime] = _created()
+    ready_at: Mapped[dt.datetime | None]
+    seen_at: Mapped[dt.datetime] = _created()
+
+
+class EngineAdapter(Base):
+    """An adapter that a server has loaded, or could not."""
+
+    __tablename__ = "engine_adapters"
+    __table_args__ = (
+        CheckConstraint("state IN ('loading','ready','failed')", name="engine_adapters_state"),
+    )
+    server_id: Mapped[str] = mapped_column(
+        ForeignKey("engine_servers.id", ondelete="CASCADE"), primary_key=True
+    )
+    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"), primary_key=True)
+    state: Mapped[str]
+    difference: Mapped[float | None] = mapped_column(
+        doc="Largest change of a probe's log-probabilities against the base (nats)."
+    )
+    error: Mapped[JSON | None]
+    created_at: Mapped[dt.datetime] = _created()
+
+
+class EngineDemand(Base):
+    """A version that somebody asks now; renewed while they do."""
+
+    __tablename__ = "engine_demands"
+    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(primary_key=True, doc="Empty: no job, but POST /judge.")
+    key: Mapped[str]
+    spec: Mapped[JSON]
+    adapter: Mapped[str | None] = mapped_column(doc="Its folder; null: the base itself.")
+    wanted_until: Mapped[dt.datetime]

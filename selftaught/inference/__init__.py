@@ -2,19 +2,26 @@
 
 from selftaught.inference.factory import close_engines, open_engine
 from selftaught.inference.protocol import (
+    Ask,
     Completion,
+    Dialogue,
     Engine,
+    EngineFailed,
     EngineRefused,
     EngineUnavailable,
     InferenceError,
     ModelLoadError,
     Request,
     Sampling,
+    in_rounds,
 )
 
 __all__ = [
+    "Ask",
     "Completion",
+    "Dialogue",
     "Engine",
+    "EngineFailed",
     "EngineRefused",
     "EngineUnavailable",
     "InferenceError",
@@ -22,5 +29,6 @@ __all__ = [
     "Request",
     "Sampling",
     "close_engines",
+    "in_rounds",
     "open_engine",
 ]

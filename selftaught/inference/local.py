@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ from selftaught.inference.decoders import (
 )
 from selftaught.inference.protocol import (
     Completion,
+    Dialogue,
     EngineRefused,
     ModelLoadError,
     Request,
     Sampling,
+    in_rounds,
 )
 from selftaught.inference.sampling import pick, uniforms
 
@@ -86,6 +88,10 @@ class LocalEngine:
                 for index, completions in zip(batch, texts, strict=True):
                     results[index] = completions
         return results
+
+    def converse(self, dialogues: Iterable[Dialogue]) -> None:
+        """See Engine: in rounds, since rows of one batch end together."""
+        in_rounds(self.generate, dialogues)
 
     def close(self) -> None:
         """Drop the weights."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -19,15 +21,16 @@ from selftaught.inference.protocol import (
     Completion,
     EngineRefused,
     EngineUnavailable,
-    Request,
     Sampling,
 )
+from selftaught.inference.streaming import StreamingEngine, Window
+from selftaught.judging import Message
 
-_PROMPT_STATUS = frozenset({400, 413, 422})
+PROMPT_STATUS = frozenset({400, 413, 422})
 """Statuses that may be about one prompt (too long), not about the whole set-up."""
 
 
-class OpenAIEngine:
+class OpenAIEngine(StreamingEngine[list[Message]]):
     """One model behind `POST {base_url}/chat/completions`.
 
     `window`: requests in flight. `attempts`: tries per request for 429, 5xx and connection errors,
@@ -45,105 +48,74 @@ class OpenAIEngine:
         backoff: float = 0.5,
         timeout: float = 600.0,
     ) -> None:
-        self._url = base_url.rstrip("/") + "/chat/completions"
-        self._model = model
+        self.url = base_url.rstrip("/") + "/chat/completions"
+        self.model = model
+        self.attempts = attempts
+        self.backoff = backoff
         self._key_variable = key_variable
         self._window = window
-        self._attempts = attempts
-        self._backoff = backoff
         self._timeout = timeout
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
-        """See Engine. Not to be called from a running event loop; use :meth:`agenerate` there."""
-        return asyncio.run(self.agenerate(requests, sampling))
-
-    async def agenerate(
-        self, requests: Sequence[Request], sampling: Sampling
-    ) -> list[list[Completion]]:
-        """Like generate, for callers with an event loop.
-
-        A prompt that the server rejects as such (400, 413, 422) becomes a "rejected" completion. If
-        it rejects all of them, and not for their length, then the set-up is wrong: EngineRefused.
-        """
-        bodies = [
-            self._body(request, sample, sampling)
-            for request in requests
-            for sample in range(request.first, request.first + request.n)
-        ]
-        done: list[Completion | EngineRefused] = [EngineRefused(0, "not asked")] * len(bodies)
-        waiting = iter(range(len(bodies)))
-
-        async def worker(client: httpx.AsyncClient) -> None:
-            for index in waiting:
-                done[index] = await self._ask(client, bodies[index])
-
-        limits = httpx.Limits(max_connections=self._window)
-        async with httpx.AsyncClient(
-            headers=self._headers(), timeout=self._timeout, limits=limits
-        ) as client:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(min(self._window, len(bodies))):
-                        group.create_task(worker(client))
-            except* (EngineUnavailable, EngineRefused) as errors:
-                raise errors.exceptions[0] from None
-        refusals = [result for result in done if isinstance(result, EngineRefused)]
-        if len(refusals) == len(done) and not all(_too_long(one) for one in refusals):
-            raise refusals[0]
-        flat = iter(
-            Completion("", "rejected", 0, 0) if isinstance(result, EngineRefused) else result
-            for result in done
-        )
-        return [[next(flat) for _ in range(request.n)] for request in requests]
-
-    def close(self) -> None:
-        """Nothing stays open between calls."""
-
-    def _headers(self) -> dict[str, str]:
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[_ChatSession]:
+        """See StreamingEngine."""
         key = os.environ.get(self._key_variable) if self._key_variable else None
-        return {"Authorization": f"Bearer {key}"} if key else {}
+        async with httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=self._timeout,
+            limits=httpx.Limits(max_connections=self._window),
+        ) as client:
+            yield _ChatSession(self, client, Window(self._window))
 
-    def _body(self, request: Request, sample: int, sampling: Sampling) -> dict[str, Any]:
+
+@dataclass
+class _ChatSession:
+    """See streaming.Session; the window counts requests."""
+
+    engine: OpenAIEngine
+    client: httpx.AsyncClient
+    window: Window
+
+    def prepare(self, messages: Sequence[Message]) -> list[Message]:
+        return list(messages)
+
+    def cost(self, prompt: list[Message], sampling: Sampling) -> float:
+        return 1
+
+    async def ask(
+        self, prompt: list[Message], seed: int, sample: int, sampling: Sampling
+    ) -> Completion | EngineRefused:
         body: dict[str, Any] = {
-            "model": self._model,
-            "messages": list(request.messages),
+            "model": self.engine.model,
+            "messages": prompt,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
             "n": 1,
-            "seed": stable_seed(request.seed, sample),
+            "seed": stable_seed(seed, sample),
         }
         if sampling.top_k:
             body["top_k"] = sampling.top_k  # vLLM's extension; other servers may reject it
-        return body
-
-    async def _ask(
-        self, client: httpx.AsyncClient, body: dict[str, Any]
-    ) -> Completion | EngineRefused:
         problem = ""
-        for attempt in range(self._attempts):
-            wait = self._backoff * 2**attempt * random.uniform(0.5, 1.0)
+        for attempt in range(self.engine.attempts):
+            wait = self.engine.backoff * 2**attempt * random.uniform(0.5, 1.0)
             try:
-                response = await client.post(self._url, json=body)
+                response = await self.client.post(self.engine.url, json=body)
             except httpx.TransportError as error:
                 problem = f"{type(error).__name__}: {error}"
             else:
                 if response.is_success:
                     return _completion(response)
                 problem = f"HTTP {response.status_code}: {response.text[:500]}"
-                if response.status_code in _PROMPT_STATUS:
+                if response.status_code in PROMPT_STATUS:
                     return EngineRefused(response.status_code, response.text[:500])
                 if response.status_code != 429 and response.status_code < 500:
                     raise EngineRefused(response.status_code, response.text[:500])
                 wait = _retry_after(response) or wait
-            if attempt + 1 < self._attempts:
+            if attempt + 1 < self.engine.attempts:
                 await asyncio.sleep(wait)
-        raise EngineUnavailable(f"{self._url} after {self._attempts} attempts: {problem}")
-
-
-def _too_long(refusal: EngineRefused) -> bool:
-    """The prompt, and nothing else, is at fault (vLLM and OpenAI say "maximum context length")."""
-    return refusal.status == 413 or "context length" in str(refusal).replace("_", " ").lower()
+        told = f"{self.engine.url} after {self.engine.attempts} attempts: {problem}"
+        raise EngineUnavailable(told)
 
 
 def _retry_after(response: httpx.Response) -> float | None:

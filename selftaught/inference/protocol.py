@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from selftaught.contracts import Problem
 from selftaught.contracts import SamplingSettings as Sampling
 from selftaught.judging import Message
 
 __all__ = [
+    "Ask",
     "Completion",
+    "Dialogue",
     "Engine",
+    "EngineFailed",
     "EngineRefused",
     "EngineUnavailable",
     "InferenceError",
     "ModelLoadError",
     "Request",
     "Sampling",
+    "answer",
+    "in_rounds",
 ]
 
 
@@ -54,6 +60,12 @@ class Completion:
         return self.finish_reason == "stop"
 
 
+Ask = tuple[Request, Sampling]
+
+Dialogue = Generator[Ask, list[Completion], None]
+"""Yields a request, is sent its completions, and may then yield another, or end."""
+
+
 class Engine(Protocol):
     """A loaded model."""
 
@@ -64,9 +76,48 @@ class Engine(Protocol):
         """
         ...
 
+    def converse(self, dialogues: Iterable[Dialogue]) -> None:
+        """Ask every dialogue what it asks, until it ends; side by side, as the engine likes.
+
+        What a dialogue gets depends on its own requests only. Raises as :meth:`generate`.
+        """
+        ...
+
     def close(self) -> None:
         """Give the memory or the connections back; the engine is not used afterwards."""
         ...
+
+
+def in_rounds(
+    generate: Callable[[Sequence[Request], Sampling], list[list[Completion]]],
+    dialogues: Iterable[Dialogue],
+    go_on: Callable[[int], bool] = lambda index: True,
+) -> None:
+    """Dialogues for an engine that works in batches: all that are open are asked together.
+
+    After each round a dialogue (by its place in `dialogues`) is asked on only if `go_on` says so.
+    """
+    started = list(dialogues)
+    asks = {index: next(one, None) for index, one in enumerate(started)}
+    while asks := {index: ask for index, ask in asks.items() if ask is not None}:
+        groups: dict[str, list[int]] = {}
+        for index, (_, sampling) in asks.items():
+            groups.setdefault(sampling.model_dump_json(), []).append(index)
+        found: dict[int, list[Completion]] = {}
+        for group in groups.values():
+            sampling = asks[group[0]][1]
+            answers = generate([asks[index][0] for index in group], sampling)
+            found |= dict(zip(group, answers, strict=True))
+        asks = {index: answer(started[index], found[index]) for index in asks}
+        asks = {index: ask for index, ask in asks.items() if go_on(index)}
+
+
+def answer(dialogue: Dialogue, completions: list[Completion]) -> Ask | None:
+    """Tell a dialogue what it asked for; what it asks next, or None if it has ended."""
+    try:
+        return dialogue.send(completions)
+    except StopIteration:
+        return None
 
 
 class InferenceError(Exception):
@@ -79,6 +130,14 @@ class ModelLoadError(InferenceError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class EngineFailed(InferenceError):
+    """The nodes gave up serving the model; `problem` says why, fit for a user to read."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem.title}: {problem.detail}")
+        self.problem = problem
 
 
 class EngineUnavailable(InferenceError):

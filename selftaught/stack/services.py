@@ -60,6 +60,10 @@ def services(config: StackConfig, gateway_port: int, evaluator_port: int) -> lis
     for number in range(1, config.trainer_workers + 1):
         specs.append(_worker(f"trainer{number}", "trainer", cores))
     specs.append(_worker("evaluator-worker", "evaluator", cores))
+    if config.env.get("SELFTAUGHT_VLLM_PYTHON") or os.environ.get("SELFTAUGHT_VLLM_PYTHON"):
+        command = (sys.executable, "-m", "services.engine.main")
+        # It stops its vLLM servers before it ends, and each may take a while.
+        specs.append(ProcessSpec("engine", command, ready_text="engine ready", stop_seconds=60.0))
     return specs
 
 

@@ -255,7 +255,8 @@ def _plan(session: Session, job: Job, iteration: Iteration, kind: str) -> Inputs
         return [{"dataset": _dataset_path(session, job.dataset_id)}]
     if kind == "label":
         (selection,) = _outputs(session, job, 0, "select")
-        return _slices(selection, [(0, selection.rows)], _version(session, job, 0), recipe)
+        labeller = _role(session, job, "labeller")
+        return _slices(selection, [(0, selection.rows)], labeller, recipe)
     if kind == "choose":
         labelled = [a.path for a in _outputs(session, job, 0, "label") if a.rows > 0]
         return [{"labelled": labelled}] if labelled else []
@@ -301,11 +302,11 @@ def _plan_pairs(session: Session, job: Job, number: int, recipe: Recipe) -> Inpu
             emit(session, job.id, "instructions.reused", {"iteration": number, "pool": pool})
         first = min(size, pool - start)
         ranges = [(heldout + start, first), (heldout, size - first)]
-    return _slices(selection, ranges, _version(session, job, 0), recipe)
+    return _slices(selection, ranges, _role(session, job, "generator"), recipe)
 
 
 def _slices(
-    selection: Artifact, ranges: list[tuple[int, int]], generator: ModelVersion, recipe: Recipe
+    selection: Artifact, ranges: list[tuple[int, int]], version_id: str, recipe: Recipe
 ) -> Inputs:
     """Ranges (offset, length) of the selection, cut into chunks for the generator."""
     return [
@@ -313,7 +314,7 @@ def _slices(
             "selection": selection.path,
             "offset": offset + step,
             "limit": min(recipe.chunk_size, length - step),
-            "version": generator.id,
+            "version": version_id,
         }
         for offset, length in ranges
         for step in range(0, length, recipe.chunk_size)
@@ -458,6 +459,19 @@ def _version(session: Session, job: Job, number: int) -> ModelVersion:
         .join(Iteration, Iteration.version_id == ModelVersion.id)
         .where(Iteration.job_id == job.id, Iteration.number == number)
     ).one()
+
+
+def role_versions(session: Session, job: Job) -> dict[str, str]:
+    """Ids of the versions that have a role beside the judge, by role, once they are registered."""
+    metrics = session.scalars(
+        select(Chunk.metrics).where(Chunk.job_id == job.id, Chunk.kind == "register")
+    ).one_or_none()
+    return dict((metrics or {}).get("roles", {}))
+
+
+def _role(session: Session, job: Job, role: str) -> str:
+    """Id of the version that has this role: its own model's, or the seed."""
+    return role_versions(session, job).get(role) or _version(session, job, 0).id
 
 
 def _dataset_path(session: Session, dataset_id: str | None) -> str:

@@ -19,7 +19,12 @@ from celery.signals import worker_shutting_down
 from sqlalchemy.exc import OperationalError
 
 from selftaught.contracts import Problem
-from selftaught.inference.protocol import EngineRefused, EngineUnavailable, ModelLoadError
+from selftaught.inference.protocol import (
+    EngineFailed,
+    EngineRefused,
+    EngineUnavailable,
+    ModelLoadError,
+)
 from selftaught.settings import get_settings
 from selftaught.work.kernel import (
     Apply,
@@ -121,6 +126,9 @@ def run_one(chunk_id: str, owner: str, handlers: Mapping[str, Handler]) -> bool:
         log.error("%s %s: endpoint refused: %s", lease.kind, chunk_id, error)
         problem = _problem("endpoint_refused", "The inference endpoint refused", error)
         fail(lease, problem, retry=False)
+    except EngineFailed as error:
+        log.error("%s %s: engine failed: %s", lease.kind, chunk_id, error)
+        fail(lease, error.problem, retry=False)
     except EngineUnavailable as error:
         log.error("%s %s: endpoint unavailable: %s", lease.kind, chunk_id, error)
         problem = _problem("endpoint_unavailable", "The endpoint is away", error, "system")

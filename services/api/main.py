@@ -15,6 +15,7 @@ from selftaught.settings import get_settings
 from services.api import (
     data,
     datasets,
+    engines,
     evaluations,
     events,
     health,
@@ -37,6 +38,7 @@ RESOURCES = (
     templates,
     models,
     evaluations,
+    engines,
     judge,
     health,
     metrics,

@@ -47,6 +47,7 @@ def register_model(body: RegistrationIn, response: Response) -> JobOut:
     raw = {
         "name": name,
         "base_model": body.base_model,
+        "engine": body.engine.model_dump(),
         "inference": body.inference,
         "judge": {"template": body.template, "sampling": body.sampling.model_dump()},
         "validate": {"max_tokens": body.max_tokens},

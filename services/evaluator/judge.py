@@ -6,7 +6,6 @@ its weights are loaded once (selftaught.versions).
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 
@@ -29,7 +28,8 @@ from selftaught.judging import (
 from selftaught.registry import judge_template
 from selftaught.versions import open_version
 
-_locks: dict[str, threading.Lock] = {}
+PATIENCE = 20.0
+"""Seconds that a caller waits for a server to be started."""
 
 
 class TooLong(Exception):
@@ -71,7 +71,7 @@ def judge(question: JudgeIn) -> JudgeOut:
 def _ask(
     version: ModelVersion, template: JudgeTemplate, question: JudgeIn, orders: Sequence[Order]
 ) -> dict[Order, list[Completion]]:
-    """The votes of each order; one caller at a time per version."""
+    """The votes of each order."""
     pair = {
         "instruction": question.instruction,
         "chosen": question.response_a,
@@ -85,8 +85,8 @@ def _ask(
         )
         for order in orders
     ]
-    with _locks.setdefault(version.id, threading.Lock()):
-        answers = open_version(version).generate(requests, _sampling(version, question.votes))
+    engine = open_version(version, patience=PATIENCE)
+    answers = engine.generate(requests, _sampling(version, question.votes))
     if any(vote.finish_reason == "rejected" for votes in answers for vote in votes):
         raise TooLong(f"the pair is too long for {version.ref}")
     return dict(zip(orders, answers, strict=True))

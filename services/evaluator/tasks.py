@@ -49,7 +49,7 @@ def validate(lease: Lease) -> Result:
         version = session.get_one(ModelVersion, lease.input["version"])
     pairs = list(_pairs(lease.input))
     scored = score_pairs(
-        open_version(version),
+        open_version(version, lease.job_id),
         judge_template(version.lineage["template"]["name"]),
         pairs,
         lease.recipe.validate_.max_tokens,
@@ -124,7 +124,7 @@ def evaluate(lease: Lease) -> Result:
     rows, counts = evaluation.ask(
         examples[first : first + lease.input["limit"]],
         benchmark,
-        open_version(version),
+        open_version(version, lease.job_id),
         evaluation.Templates(judge_template(settings.template)),
         settings,
         _sampling(version, settings),

@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from selftaught.contracts import JudgeSettings
 from selftaught.hashing import stable_seed
-from selftaught.inference import Engine, Request
+from selftaught.inference import Dialogue, Engine, Request, in_rounds
 from selftaught.jsonl import Row
 from selftaught.judging import ORDERS, JudgeTemplate, Order, Verdict, parse_verdict
 
@@ -54,45 +55,15 @@ def judge_pairs(
     """
     inputs = [(pair, order) for pair in pairs for order in ORDERS]
     rows: list[list[Row]] = [[] for _ in inputs]
-    open_inputs = list(range(len(inputs)))
-    wave = settings.samples if settings.need == "all" else settings.wave
-    for first in range(0, settings.samples, wave):
-        requests = [
-            Request(
-                template.show(pair, order),
-                stable_seed(seed, "judge", pair["id"], order),
-                min(wave, settings.samples - first),
-                first,
-            )
-            for pair, order in (inputs[index] for index in open_inputs)
-        ]
-        answers = engine.generate(requests, settings.sampling)
-        for index, completions in zip(open_inputs, answers, strict=True):
-            pair, order = inputs[index]
-            for sample, completion in enumerate(completions, first):
-                verdict = parse_verdict(completion.text, template, completion.finished)
-                rows[index].append(
-                    {
-                        "pair_id": pair["id"],
-                        "order": order,
-                        "sample": sample,
-                        "text": completion.text,
-                        "verdict": verdict.value,
-                        "label": LABELS[order].value,
-                        "finish_reason": completion.finish_reason,
-                        "prompt_tokens": completion.prompt_tokens,
-                        "completion_tokens": completion.completion_tokens,
-                    }
-                )
-        enough = [_enough(found, settings.need) for found in rows]
-        met = Counter(order for (_, order), done in zip(inputs, enough, strict=True) if done)
-        open_inputs = [
-            index
-            for index in open_inputs
-            if not enough[index] and (quota is None or met[inputs[index][1]] < quota)
-        ]
-        if not open_inputs:
-            break
+    dialogues = [
+        _dialogue(pair, order, template, settings, seed, found)
+        for (pair, order), found in zip(inputs, rows, strict=True)
+    ]
+    if quota is None:
+        engine.converse(dialogues)
+    else:  # what a label still needs is known when all its open inputs have been asked
+        below_quota = partial(_below_quota, inputs, rows, settings.need, quota)
+        in_rounds(engine.generate, dialogues, below_quota)
     result = Judgments()
     result.counts["pairs"] = len(pairs)
     for found in rows:
@@ -107,6 +78,57 @@ def judge_pairs(
             spent / len(found) * (settings.samples - len(found))
         )
     return result
+
+
+def _dialogue(
+    pair: Row,
+    order: Order,
+    template: JudgeTemplate,
+    settings: JudgeSettings,
+    seed: int,
+    rows: list[Row],
+) -> Dialogue:
+    """Ask one input until it has enough; its judgments go to `rows`, by sample."""
+    wave = settings.samples if settings.need == "all" else settings.wave
+    messages = template.show(pair, order)
+    own_seed = stable_seed(seed, "judge", pair["id"], order)
+    for first in range(0, settings.samples, wave):
+        n = min(wave, settings.samples - first)
+        completions = yield Request(messages, own_seed, n, first), settings.sampling
+        for sample, completion in enumerate(completions, first):
+            verdict = parse_verdict(completion.text, template, completion.finished)
+            rows.append(
+                {
+                    "pair_id": pair["id"],
+                    "order": order,
+                    "sample": sample,
+                    "text": completion.text,
+                    "verdict": verdict.value,
+                    "label": LABELS[order].value,
+                    "finish_reason": completion.finish_reason,
+                    "prompt_tokens": completion.prompt_tokens,
+                    "completion_tokens": completion.completion_tokens,
+                }
+            )
+        if _enough(rows, settings.need):
+            return
+
+
+def _below_quota(
+    inputs: Sequence[tuple[Row, Order]],
+    rows: Sequence[Sequence[Row]],
+    need: str,
+    quota: int,
+    index: int,
+) -> bool:
+    """The label of input `index` has not yet its quota of inputs with enough."""
+    order = inputs[index][1]
+    met = sum(
+        _enough(found, need)
+        for (_, other), found in zip(inputs, rows, strict=True)
+        if other == order
+    )
+    return met < quota
 
 
 def _enough(rows: Sequence[Row], need: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from selftaught.contracts import LabelSettings, QuotaSettings
 from selftaught.hashing import stable_seed
-from selftaught.inference import Engine, Request
+from selftaught.inference import Dialogue, Engine, Request
 from selftaught.jsonl import Row
 from selftaught.judging import LabelTemplate, in_context
 
@@ -42,29 +42,24 @@ def label_rows(
     """Label rows {id, instruction, context?, ..}; random numbers depend on (seed, id) only."""
     result = Labelled()
     labels: dict[str, dict[str, Any]] = {}
-    waiting = list(instructions)
-    for attempt in range(1 + settings.retries):
-        requests = [
-            Request(
-                template.render(in_context(row["instruction"], row.get("context"))),
-                stable_seed(seed, "label", row["id"]),
-                first=attempt,
-            )
-            for row in waiting
-        ]
-        if attempt:
-            result.counts["retried"] += len(requests)
-        for row, (reply,) in zip(
-            waiting, engine.generate(requests, settings.sampling), strict=True
-        ):
+
+    def label(row: Row) -> Dialogue:
+        """Asked again, as the next sample, until the reply can be read."""
+        messages = template.render(in_context(row["instruction"], row.get("context")))
+        seed_ = stable_seed(seed, "label", row["id"])
+        for attempt in range(1 + settings.retries):
+            if attempt:
+                result.counts["retried"] += 1
+            (reply,) = yield Request(messages, seed_, first=attempt), settings.sampling
             result.counts["prompt_tokens"] += reply.prompt_tokens
             result.counts["completion_tokens"] += reply.completion_tokens
-            label = template.read(reply.text) if reply.finished else None
-            if label is not None:
-                labels[row["id"]] = asdict(label)
-        waiting = [row for row in waiting if row["id"] not in labels]
-        if not waiting:
-            break
+            found = template.read(reply.text) if reply.finished else None
+            if found is not None:
+                labels[row["id"]] = asdict(found)
+                return
+
+    engine.converse(map(label, instructions))
+    waiting = [row for row in instructions if row["id"] not in labels]
     result.rows = [{**row, **labels[row["id"]]} for row in instructions if row["id"] in labels]
     result.dropped = [{"id": row["id"], "reason": "unlabelled"} for row in waiting]
     result.counts["labelled"] = len(result.rows)

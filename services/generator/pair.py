@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
 from selftaught.contracts import PairSettings
 from selftaught.hashing import stable_seed
-from selftaught.inference import Completion, Engine, Request, Sampling
+from selftaught.inference import Ask, Completion, Dialogue, Engine, Request, Sampling
 from selftaught.jsonl import Row
 from selftaught.judging import Message, ModifyTemplate, in_context
 from services.generator.select import normalise
@@ -63,101 +63,92 @@ def make_pairs(
     The random numbers depend on (seed, id) only. A row's context stands before its instruction in
     every prompt.
     """
-    work = _Work(engine, template, settings, seed, Pairs())
-    work.pairs.counts["instructions"] = len(instructions)
     if settings.construction == "verified":
-        _verified(work, instructions)
+        construct = _verified
     elif template.one_call:
-        _one_call(work, instructions)
+        construct = _one_call
     else:
-        _separate(work, instructions)
-    work.pairs.counts["pairs"] = len(work.pairs.rows)
-    return work.pairs
+        construct = _separate
+    work = [_Work(row, template, settings, seed) for row in instructions]
+    engine.converse(map(construct, work))
+    result = Pairs()
+    result.counts["instructions"] = len(instructions)
+    for one in work:
+        result.counts.update(one.counts)
+        if one.pair is not None:
+            result.rows.append(one.pair)
+        else:
+            result.dropped.append({"id": one.row["id"], "reason": one.reason})
+            result.counts[f"dropped_{one.reason}"] += 1
+    result.counts["pairs"] = len(result.rows)
+    return result
 
 
-def _separate(work: _Work, instructions: Sequence[Row]) -> None:
+def _separate(work: _Work) -> Dialogue:
     """x', then an answer to x and one to x', each in a call of its own."""
-    modified = _modify(work, instructions)
+    if not (yield from _modify(work)):
+        return
     respond = work.settings.respond
-    answered = []
-    for row, (good,) in zip(
-        modified, work.ask(modified, "chosen", _question, respond), strict=True
-    ):
-        if good.finished:
-            answered.append({**row, "chosen": good.text})
-        else:
-            work.drop(row, _cut(good))
-    replies = work.ask(answered, "rejected", _modified_question, respond)
-    for row, (bad,) in zip(answered, replies, strict=True):
-        if bad.finished:
-            work.keep(row, row["chosen"], bad.text)
-        else:
-            work.drop(row, _cut(bad))
+    (good,) = yield from work.ask("chosen", _question(work.row), respond)
+    if not good.finished:
+        return work.drop(_cut(good))
+    (bad,) = yield from work.ask("rejected", _modified_question(work.row), respond)
+    if not bad.finished:
+        return work.drop(_cut(bad))
+    work.keep(good.text, bad.text)
 
 
-def _one_call(work: _Work, instructions: Sequence[Row]) -> None:
+def _one_call(work: _Work) -> Dialogue:
     """An answer to x; then x' and its answer in one call."""
-    answered = []
-    replies = work.ask(instructions, "chosen", _question, work.settings.respond)
-    for row, (good,) in zip(instructions, replies, strict=True):
-        if not good.finished:
-            work.drop(row, _cut(good))
-        elif not good.text.strip():
-            work.drop(row, "empty")
-        else:
-            answered.append({**row, "chosen": good.text.strip()})
-    for row in _modify(work, answered):
-        work.keep(row, row["chosen"], row["rejected"])
+    (good,) = yield from work.ask("chosen", _question(work.row), work.settings.respond)
+    if not good.finished:
+        return work.drop(_cut(good))
+    if not good.text.strip():
+        return work.drop("empty")
+    work.row["chosen"] = good.text.strip()
+    if (yield from _modify(work)):
+        work.keep(work.row["chosen"], work.row["rejected"])
 
 
-def _verified(work: _Work, instructions: Sequence[Row]) -> None:
+def _verified(work: _Work) -> Dialogue:
     """The first right and the first wrong one of several answers to x."""
-    rows = [row for row in instructions if row.get("reference")]
-    for row in instructions:
-        if not row.get("reference"):
-            work.drop(row, "no_reference")
-    samples = work.settings.samples
-    replies = work.ask(rows, "verified", _question, work.settings.respond, n=samples)
-    for row, answers in zip(rows, replies, strict=True):
-        finished = [answer.text for answer in answers if answer.finished and answer.text.strip()]
-        right = [text for text in finished if meets(text, row["reference"]) is True]
-        wrong = [text for text in finished if meets(text, row["reference"]) is False]
+    reference = work.row.get("reference")
+    if not reference:
+        return work.drop("no_reference")
+    samples, respond = work.settings.samples, work.settings.respond
+    answers = yield from work.ask("verified", _question(work.row), respond, n=samples)
+    finished = [answer.text for answer in answers if answer.finished and answer.text.strip()]
+    right = [text for text in finished if meets(text, reference) is True]
+    wrong = [text for text in finished if meets(text, reference) is False]
+    if not finished:
         cut = next((answer for answer in answers if not answer.finished), None)
-        if not finished:
-            work.drop(row, _cut(cut) if cut is not None else "empty")
-        elif not right or not wrong:
-            work.drop(row, "no_wrong" if right else "no_right")
-        else:
-            work.keep(row, right[0], wrong[0])
+        work.drop(_cut(cut) if cut is not None else "empty")
+    elif not right or not wrong:
+        work.drop("no_wrong" if right else "no_right")
+    else:
+        work.keep(right[0], wrong[0])
 
 
-def _modify(work: _Work, instructions: Sequence[Row]) -> list[Row]:
-    """The rows with `modified_instruction`, and `rejected` if the template asks for a response.
+def _modify(work: _Work) -> Generator[Ask, list[Completion], bool]:
+    """Give the row its `modified_instruction`, and `rejected` if the template asks for a response.
 
-    A reply that is of no use is asked for again, by itself and as the next sample, up to
-    `settings.retries` times; then the row is dropped for the last reply's reason.
+    A reply that is of no use is asked for again, as the next sample, up to `settings.retries`
+    times; then the row is dropped for the last reply's reason, and the answer is no.
     """
-    done: dict[str, Row] = {}
-    reasons: dict[str, str] = {}
-    waiting = list(instructions)
+    shown = in_context(work.row["instruction"], work.row.get("context"))
+    prompt = work.template.render(shown, work.row.get("chosen", ""))
     for attempt in range(1 + work.settings.retries):
         if attempt:
-            failed = [row for row in waiting if row["id"] not in done]
-            waiting = [row for row in failed if reasons[row["id"]] != "rejected"]
-            if not waiting:
-                break
-            work.pairs.counts["retried"] += len(waiting)
-        replies = work.ask(waiting, "modify", work.modify_prompt, work.settings.modify, attempt)
-        for row, (reply,) in zip(waiting, replies, strict=True):
-            found = _read(reply, row, work)
-            if isinstance(found, str):
-                reasons[row["id"]] = found
-            else:
-                done[row["id"]] = {**row, **found}
-    for row in instructions:
-        if row["id"] not in done:
-            work.drop(row, reasons[row["id"]])
-    return [done[row["id"]] for row in instructions if row["id"] in done]
+            work.counts["retried"] += 1
+        (reply,) = yield from work.ask("modify", prompt, work.settings.modify, attempt)
+        found = _read(reply, work.row, work)
+        if not isinstance(found, str):
+            work.row |= found
+            return True
+        work.drop(found)  # so far
+        if found == "rejected":  # the prompt will not get any shorter
+            break
+    return False
 
 
 def _read(reply: Completion, row: Row, work: _Work) -> Row | str:
@@ -176,56 +167,44 @@ def _read(reply: Completion, row: Row, work: _Work) -> Row | str:
     return added if found.response is None else {**added, "rejected": found.response}
 
 
-@dataclass
 class _Work:
-    """A chunk in the making: asks, keeps, drops, counts."""
+    """One instruction on its way to a pair: asks, and is kept or dropped."""
 
-    engine: Engine
-    template: ModifyTemplate
-    settings: PairSettings
-    seed: int
-    pairs: Pairs
+    def __init__(
+        self, row: Row, template: ModifyTemplate, settings: PairSettings, seed: int
+    ) -> None:
+        self.row = dict(row)
+        self.template, self.settings, self._seed = template, settings, seed
+        self.pair: Row | None = None
+        self.reason = ""
+        self.counts: Counter[str] = Counter()
 
     def ask(
-        self,
-        rows: Sequence[Row],
-        part: str,
-        prompt: Callable[[Row], list[Message]],
-        sampling: Sampling,
-        first: int = 0,
-        n: int = 1,
-    ) -> list[list[Completion]]:
-        """Samples first .. first+n-1 for each row."""
-        requests = [
-            Request(prompt(row), stable_seed(self.seed, part, row["id"]), n, first) for row in rows
-        ]
-        answers = self.engine.generate(requests, sampling)
-        for several in answers:
-            self.pairs.counts["prompt_tokens"] += several[0].prompt_tokens
-            self.pairs.counts["completion_tokens"] += sum(a.completion_tokens for a in several)
+        self, part: str, prompt: list[Message], sampling: Sampling, first: int = 0, n: int = 1
+    ) -> Generator[Ask, list[Completion], list[Completion]]:
+        """Samples first .. first+n-1."""
+        seed = stable_seed(self._seed, part, self.row["id"])
+        answers = yield Request(prompt, seed, n, first), sampling
+        self.counts["prompt_tokens"] += answers[0].prompt_tokens
+        self.counts["completion_tokens"] += sum(answer.completion_tokens for answer in answers)
         return answers
 
-    def modify_prompt(self, row: Row) -> list[Message]:
-        shown = in_context(row["instruction"], row.get("context"))
-        return self.template.render(shown, row.get("chosen", ""))
-
-    def keep(self, row: Row, good: str, bad: str) -> None:
+    def keep(self, good: str, bad: str) -> None:
         """Two finished answers become a pair, unless nothing can be learnt from telling them."""
         good, bad = good.strip(), bad.strip()
         if not good or not bad:
-            self.drop(row, "empty")
+            self.drop("empty")
         elif normalise(good) == normalise(bad):
-            self.drop(row, "equal")
+            self.drop("equal")
         elif _alike(good, bad, self.settings.near_equal):
-            self.drop(row, "near_equal")
+            self.drop("near_equal")
         else:
             carried = ("id", "instruction", "context", "modified_instruction")
-            known = {key: row[key] for key in carried if key in row}
-            self.pairs.rows.append({**known, "chosen": good, "rejected": bad})
+            known = {key: self.row[key] for key in carried if key in self.row}
+            self.pair = {**known, "chosen": good, "rejected": bad}
 
-    def drop(self, row: Row, reason: str) -> None:
-        self.pairs.dropped.append({"id": row["id"], "reason": reason})
-        self.pairs.counts[f"dropped_{reason}"] += 1
+    def drop(self, reason: str) -> None:
+        self.reason = reason
 
 
 def _question(row: Row) -> list[Message]:

@@ -157,7 +157,7 @@ def _slice(lease: Lease) -> list[jsonl.Row]:
 def _engine(lease: Lease) -> Engine:
     with transaction() as session:
         version = session.get_one(ModelVersion, lease.input["version"])
-    return open_version(version)
+    return open_version(version, lease.job_id)
 
 
 def _seed(lease: Lease) -> int:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
+from selftaught.artifacts import sync_folder
+from selftaught.contracts import LoraSettings
 from selftaught.inference.protocol import ModelLoadError
 
 
@@ -31,3 +35,41 @@ def check_base_model(folder: Path) -> None:
         raise ModelLoadError(f"base model {folder.name!r}: {error}") from error
     if tokenizer.chat_template is None:
         raise ModelLoadError(f"base model {folder.name!r}: its tokenizer has no chat template")
+
+
+def write_probe_adapter(folder: Path, settings: LoraSettings, seed: int, out: Path) -> None:
+    """An adapter of the kind that a training with `settings` makes, of its first layer only.
+
+    No weights are loaded: the model is built without memory, so this costs seconds for any size.
+    What serves adapters is asked to load it before anything is spent on training one.
+    """
+    import torch
+    from peft import get_peft_model, get_peft_model_state_dict
+    from safetensors.torch import save_file
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from services.trainer.loop import lora_config
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with torch.device("meta"):
+        model = get_peft_model(AutoModelForCausalLM.from_config(config), lora_config(settings))
+    shapes = {name: tensor.shape for name, tensor in get_peft_model_state_dict(model).items()}
+    first = {name: shape for name, shape in shapes.items() if ".layers.0." in name} or shapes
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {
+        name: torch.empty(shape).normal_(0.0, 0.02, generator=generator)
+        for name, shape in first.items()
+    }
+    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    save_file(tensors, unfinished / "adapter_model.safetensors")
+    saved = model.peft_config["default"]
+    saved.base_model_name_or_path = str(folder)
+    saved.inference_mode = True
+    saved.save_pretrained(str(unfinished))
+    sync_folder(unfinished)
+    if out.exists():  # the same for the same base and settings
+        shutil.rmtree(unfinished)
+    else:
+        unfinished.rename(out)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from selftaught.contracts import TrainSettings
+from selftaught.contracts import LoraSettings, TrainSettings
 from services.trainer.data import Item, count_steps, loss_tokens, steps, tokens
 from services.trainer.objectives import step_loss
 from services.trainer.state import State
@@ -74,20 +74,25 @@ def prepare(model: Any, settings: TrainSettings, seed: int, adapter: Path | None
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if settings.method == "full":
         return model
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import PeftModel, get_peft_model
 
     if adapter is not None:
         return PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
     torch.manual_seed(seed)  # of the adapters' first weights
+    return get_peft_model(model, lora_config(settings.lora))
 
-    config = LoraConfig(
-        r=settings.lora.rank,
-        lora_alpha=settings.lora.alpha,
-        lora_dropout=settings.lora.dropout,
+
+def lora_config(settings: LoraSettings) -> Any:
+    """PEFT's configuration: LoRA on all linear layers."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
 
 
 def train(

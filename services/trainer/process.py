@@ -8,11 +8,13 @@ however it dies, the child reads the end of it and stops.
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,8 +40,8 @@ class ChildLost(Exception):
     """The child was killed; the chunk may be tried again."""
 
 
-def run_child(spec: Spec, work: Path, lease: Lease) -> dict[str, Any]:
-    """Train as `spec` says and return the child's result.
+def run_child(spec: Spec, work: Path, lease: Lease, devices: Sequence[str] = ()) -> dict[str, Any]:
+    """Train as `spec` says, on these GPUs, and return the child's result.
 
     Raises ChildFailed, ChildLost, or LeaseLost when the job was cancelled or the lease is gone.
     """
@@ -49,6 +51,7 @@ def run_child(spec: Spec, work: Path, lease: Lease) -> dict[str, Any]:
         [sys.executable, "-m", "services.trainer.child", str(spec_file)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        env={**os.environ, **_visible(devices)},
     )
     lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
     reader = threading.Thread(target=_read, args=(child.stdout, lines), daemon=True)
@@ -61,6 +64,12 @@ def run_child(spec: Spec, work: Path, lease: Lease) -> dict[str, Any]:
             child.kill()
         child.wait()
         reader.join()
+
+
+def _visible(devices: Sequence[str]) -> dict[str, str]:
+    """Only the leased GPUs; the CPU, and a node without leases, need no word."""
+    gpus = [name for name in devices if not name.startswith("cpu")]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
 
 
 def _read(stream: IO[bytes] | None, lines: queue.Queue[dict[str, Any] | None]) -> None:

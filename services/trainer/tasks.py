@@ -9,24 +9,25 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, true
 from sqlalchemy.orm import Session
 
 import selftaught
-from selftaught import aliases
+from selftaught import aliases, devices, engines
 from selftaught.artifacts import hash_folder, resolve, sync_folder
-from selftaught.contracts import TERMINAL, State
+from selftaught.contracts import LOCAL_INFERENCE, TERMINAL, Recipe, State
 from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Chunk, Dataset, Iteration, Job, ModelVersion, Stage
-from selftaught.hashing import stable_seed
+from selftaught.hashing import canonical_sha256, stable_seed
 from selftaught.ids import new_id
 from selftaught.registry import base_model_path, judge_template
 from selftaught.settings import get_settings
 from selftaught.versions import version_folder
 from selftaught.work.events import emit
 from selftaught.work.kernel import JobFailure, Lease, LeaseLost, Result
+from selftaught.work.pipeline import role_versions
 from selftaught.work.worker import Handler, make_app
-from services.trainer.base import check_base_model
+from services.trainer.base import check_base_model, write_probe_adapter
 from services.trainer.child import Spec
 from services.trainer.process import ChildFailed, run_child
 
@@ -34,34 +35,87 @@ USER_FAULTS = {"model_load_failed", "out_of_memory", "nan_loss"}
 
 
 def register(lease: Lease) -> Result:
-    """Check and hash the base model."""
-    folder = base_model_path(lease.recipe.base_model)
+    """Check and hash the base model, and the models that have a role beside it."""
+    found = {
+        **_check(lease.recipe.base_model, lease.recipe.inference),
+        "template": _template(lease),
+    }
+    roles = {
+        name: _check(role.base_model, role.inference) for name, role in lease.recipe.roles.items()
+    }
+    engine = _engine(lease.recipe, found) if lease.recipe.inference == "vllm" else None
+    return Result(extra={**found, "roles": roles, "engine": engine})
+
+
+def _engine(recipe: Recipe, base: dict[str, Any]) -> dict[str, Any]:
+    """What a server needs to know to serve the base and what is trained from it (engines.Spec)."""
+    engine = engines.lineage(recipe)
+    if recipe.train.method == "lora":
+        settings = recipe.train.lora
+        kind = canonical_sha256([base["path"], base["sha256"], settings.model_dump()])
+        engine["probe"] = f"probe-{kind[:16]}"
+        out = get_settings().versions_dir / engine["probe"]
+        if not out.exists():
+            write_probe_adapter(Path(base["path"]), settings, 0, out)
+    return engine
+
+
+def _check(base_model: str, inference: str) -> dict[str, str]:
+    """Where a base model lies, and its hash; of one that only an endpoint knows, its name's."""
+    if inference not in LOCAL_INFERENCE:
+        return {"path": "", "sha256": canonical_sha256([inference, base_model])}
+    folder = base_model_path(base_model)
     check_base_model(folder)
-    found = {"path": str(folder), "sha256": hash_folder(folder), "template": _template(lease)}
-    return Result(extra=found)
+    return {"path": str(folder), "sha256": hash_folder(folder)}
 
 
 def apply_register(session: Session, lease: Lease, result: Result) -> dict[str, Any]:
-    """The seed's version, shared by the jobs that use these weights, from there, in this way."""
+    """The seed's version, shared by the jobs that use these weights, from there, in this way; and
+    one of each other model, under its own name."""
     job = session.get_one(Job, lease.job_id)
-    _lock_numbers(session, job.model)
-    lineage = {**_lineage(session, job, lease, result), "inference": lease.recipe.inference}
-    version = session.scalar(
-        select(ModelVersion).where(
-            ModelVersion.model == job.model,
-            ModelVersion.sha256 == result.extra["sha256"],
-            ModelVersion.path == result.extra["path"],
-            ModelVersion.lineage["inference"].astext == lease.recipe.inference,
-            ModelVersion.parent_id.is_(None),
-            ModelVersion.lineage["template"] == lineage["template"],
-        )
-    )
-    if version is None:
-        version = _add_version(session, job, lease, result, lineage)
+    common = _lineage(session, job, lease, result)
+    lineage = {**common, "inference": lease.recipe.inference}
+    if result.extra["engine"]:
+        lineage["engine"] = result.extra["engine"]
+    version = _base_version(session, job, job.model, result.extra, lineage)
     session.get_one(Iteration, lease.iteration_id).version_id = version.id
     if job.kind == "registration" and aliases.lock(session, job.model, aliases.LATEST) is None:
         aliases.move(session, job.model, aliases.LATEST, version, reason=f"registered by {job.id}")
-    return {"version": version.ref, "sha256": version.sha256}
+    roles = {}
+    for name, role in lease.recipe.roles.items():
+        own = {
+            **common,
+            "inference": role.inference,
+            "recipe": {**common["recipe"], "base_model": role.base_model},
+        }
+        if role.inference == "vllm":
+            own["engine"] = {"settings": role.engine.model_dump(), "max_lora_rank": 0}
+        model = role.base_model.lower()
+        found = _base_version(session, job, model, result.extra["roles"][name], own)
+        roles[name] = found.id
+    return {"version": version.ref, "sha256": version.sha256, "roles": roles}
+
+
+def _base_version(
+    session: Session, job: Job, model: str, found: dict[str, Any], lineage: dict[str, Any]
+) -> ModelVersion:
+    """The version of a base model that is used in this way, or a new one."""
+    _lock_numbers(session, model)
+    engine = lineage.get("engine")
+    version = session.scalar(
+        select(ModelVersion).where(
+            ModelVersion.model == model,
+            ModelVersion.sha256 == found["sha256"],
+            ModelVersion.path == found["path"],
+            ModelVersion.lineage["inference"].astext == lineage["inference"],
+            ModelVersion.parent_id.is_(None),
+            ModelVersion.lineage["template"] == lineage["template"],
+            ModelVersion.lineage["engine"] == engine if engine else true(),
+        )
+    )
+    if version is not None:
+        return version
+    return _add_version(session, job, model, 0, {**found, "lineage": lineage})
 
 
 def train(lease: Lease) -> Result:
@@ -93,7 +147,8 @@ def train(lease: Lease) -> Result:
         seed=stable_seed(lease.recipe.seed, lease.iteration),
     )
     try:
-        made = run_child(spec, work, lease)
+        with devices.held(get_settings().node, 1, lease.chunk_id, lease.check) as names:
+            made = run_child(spec, work, lease, names)
         sha256 = hash_folder(work / "model")
         (work / "model").rename(versions / version_id)
         sync_folder(versions)
@@ -101,6 +156,9 @@ def train(lease: Lease) -> Result:
         shutil.rmtree(work)
         fault = "user" if error.code in USER_FAULTS else "system"
         raise JobFailure(error.code, "Training failed", error.message, fault) from error
+    except devices.TooFewDevices as error:
+        shutil.rmtree(work)
+        raise JobFailure("too_few_devices", "Training failed", str(error)) from error
     except LeaseLost:
         _sweep(versions)  # if the job was cancelled, nobody will go on with the run
         raise
@@ -164,14 +222,17 @@ def apply_train(session: Session, lease: Lease, result: Result) -> dict[str, Any
     """The new version with all that made it."""
     job = session.get_one(Job, lease.job_id)
     _lock_numbers(session, job.model)
+    base = session.get_one(ModelVersion, lease.input["base_version"])
     lineage = {
         **_lineage(session, job, lease, result),
-        # Trained versions are run by transformers, wherever the seed is served.
-        "inference": "local",
+        # A foreign endpoint knows nothing of them: transformers runs them.
+        "inference": "vllm" if lease.recipe.inference == "vllm" else "local",
+        **{name: base.lineage[name] for name in ("engine",) if name in base.lineage},
         "trained_from": session.get_one(ModelVersion, result.extra["base"]).ref,
         "train": result.metrics,
     }
-    version = _add_version(session, job, lease, result, lineage)
+    made = {**result.extra, "lineage": lineage}
+    version = _add_version(session, job, job.model, lease.iteration, made)
     session.get_one(Iteration, lease.iteration_id).version_id = version.id
     emit(session, job.id, "version.published", {"version": version.ref, "sha256": version.sha256})
     return {"version": version.ref}
@@ -183,21 +244,20 @@ def _lock_numbers(session: Session, model: str) -> None:
 
 
 def _add_version(
-    session: Session, job: Job, lease: Lease, result: Result, lineage: dict[str, Any]
+    session: Session, job: Job, model: str, iteration: int, made: dict[str, Any]
 ) -> ModelVersion:
-    last = session.scalar(
-        select(func.max(ModelVersion.number)).where(ModelVersion.model == job.model)
-    )
+    """`made`: path, sha256, lineage; of a trained version also its id and base (a version's id)."""
+    last = session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.model == model))
     version = ModelVersion(
-        id=result.extra.get("id") or new_id("ver"),
-        model=job.model,
+        id=made.get("id") or new_id("ver"),
+        model=model,
         number=0 if last is None else last + 1,
         job_id=job.id,
-        iteration_number=lease.iteration,
-        parent_id=result.extra.get("base"),
-        path=result.extra["path"],
-        sha256=result.extra["sha256"],
-        lineage=lineage,
+        iteration_number=iteration,
+        parent_id=made.get("base"),
+        path=made["path"],
+        sha256=made["sha256"],
+        lineage=made["lineage"],
     )
     session.add(version)
     session.flush()
@@ -228,11 +288,21 @@ def _lineage(session: Session, job: Job, lease: Lease, result: Result) -> dict[s
         "recipe": job.recipe,
         "seed": lease.recipe.seed,
         "code_version": selftaught.__version__,
+        "roles": _roles(session, job),
         "counts": {f"{number}.{kind}": found for number, kind, found in counts},
         "human_labels_in_training": False,
         "human_labels_chose_checkpoint": lease.kind == "train"
         and lease.recipe.validate_.choose_on == "labelled",
         "reference_answers_in_training": lease.recipe.pair.construction == "verified",
+    }
+
+
+def _roles(session: Session, job: Job) -> dict[str, dict[str, str]]:
+    """The versions beside the judge: role -> what it was."""
+    return {
+        role: {"version": version.ref, "sha256": version.sha256}
+        for role, version_id in role_versions(session, job).items()
+        if (version := session.get_one(ModelVersion, version_id))
     }
 
 

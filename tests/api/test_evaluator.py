@@ -59,7 +59,7 @@ class Engine:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     found = Engine()
-    monkeypatch.setattr(service, "open_version", lambda version: found)
+    monkeypatch.setattr(service, "open_version", lambda version, patience: found)
     return found
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from selftaught.inference import Completion, Request, Sampling
+from selftaught.inference import Completion, Dialogue, Request, Sampling, in_rounds
 
 Script = Callable[[str, int, int], str]
 """(last user message, seed, sample) -> text; a text that ends in … is cut off there."""
@@ -23,6 +23,9 @@ class Scripted:
             [self._one(request, request.first + i) for i in range(request.n)]
             for request in requests
         ]
+
+    def converse(self, dialogues: Iterable[Dialogue]) -> None:
+        in_rounds(self.generate, dialogues)
 
     def close(self) -> None:
         pass

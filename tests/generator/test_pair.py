@@ -109,9 +109,11 @@ def test_an_unusable_modification_is_asked_for_again_by_itself() -> None:
     assert [row["modified_instruction"] for row in pairs.rows] == ["try 0", "try 2", "try 1"]
     assert pairs.dropped == [{"id": "p2", "reason": "modification_unparsable"}]
     assert pairs.counts["retried"] == 3 + 2
-    asked = [[r.messages[-1]["content"][8:] for r in requests] for requests, _ in engine.calls[:3]]
-    assert asked == [["first", "third", "never", "second"], chunk_names(1, 2, 3), chunk_names(1, 2)]
-    assert {(r.seed, r.first) for requests, _ in engine.calls[:3] for r in requests} == {
+    asked = [(r.messages[-1]["content"], r) for requests, _ in engine.calls for r in requests]
+    modify = [(shown.removeprefix("change: "), r) for shown, r in asked if "change: " in shown]
+    names = [name for name, _ in modify]
+    assert names == ["first", "third", "never", "second", *chunk_names(1, 2, 3), *chunk_names(1, 2)]
+    assert {(r.seed, r.first) for _, r in modify} == {
         (stable_seed(3, "modify", f"p{i}"), attempt)
         for i, attempts in enumerate((1, 3, 3, 2))
         for attempt in range(attempts)

@@ -1,0 +1,190 @@
+"""Does the platform keep vLLM as busy as a bare client does, and busier than batches?
+
+    make test-vllm                            builds .venv-vllm (once)
+    python -m benchmarks.saturation [ROUNDS] [MODEL_FOLDER]
+
+Each round posts a job and takes the seconds of its judge stage, from the first chunk's start to the
+last one's end: Celery, leases, artifacts and all. Then the same requests (same prompts, seeds and
+samples) go to the same server again: from a bare asyncio client that holds 256 requests in flight,
+and in batches of 50, each of which waits for its slowest. The order of the three alternates as far
+as it can (the job comes first, for it makes the pairs), and the server's prefix cache is emptied
+before each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+from sqlalchemy import create_engine, text
+
+from selftaught.client import Client
+from selftaught.hashing import stable_seed
+from selftaught.judging import ORDERS, load_judge_template
+from selftaught.stack.handle import Stack
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = 8
+WINDOW = 256
+BATCH = 50
+Body = dict[str, Any]
+
+
+def main() -> None:
+    """Print a line a round, then the medians as ratios."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    model = Path(sys.argv[2]).resolve() if len(sys.argv) > 2 else None
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        if model is not None:
+            (home / "models").mkdir()
+            (home / "models" / "judge").symlink_to(model)
+        env = {
+            "SELFTAUGHT_VLLM_PYTHON": str(ROOT / ".venv-vllm" / "bin" / "python"),
+            "SELFTAUGHT_DEVICES": "cpu0,cpu1",
+            "VLLM_SERVER_DEV_MODE": "1",  # for /reset_prefix_cache; the server is on loopback
+        }
+        with (
+            Stack(home, generator_workers=2, env=env) as stack,
+            Client(stack.gateway_url) as client,
+        ):
+            found = [measure(stack, client, home, number, model) for number in range(rounds)]
+    bare = [one["bare"] for one in found]
+    print(f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} cores; medians:")
+    for other in ("bare", "batches"):
+        ratios = [one["platform"] / one[other] for one in found]
+        print(f"platform / {other}: {statistics.median(ratios):.2f}  ({_list(ratios)})")
+    ratios = [one["batches"] / speed for one, speed in zip(found, bare, strict=True)]
+    print(f"batches / bare: {statistics.median(ratios):.2f}  ({_list(ratios)})")
+
+
+def measure(
+    stack: Stack, client: Client, home: Path, number: int, model: Path | None
+) -> dict[str, float]:
+    """Completion tokens per second of the three ways, on one job's judgments."""
+    data = ROOT / "seeds" / "smallworld" / "data" / "instructions.jsonl"
+    uploaded = client.upload(data, kind="instructions")
+    settings: dict[str, Any] = {
+        "inference": "vllm",
+        "iterations": 1,
+        "chunk_size": 16,
+        "seed": number,
+        "pair": {"instructions": 256},
+        "judge": {"samples": SAMPLES, "need": "all"},
+        "train": {"method": "lora", "steps": 1, "warmup_steps": 0, "checkpoints": 1},
+        "validate": {"instructions": 8},
+    }
+    if model is not None:
+        plain = {"temperature": 0.8, "top_k": 50, "max_tokens": 96}
+        settings |= {"base_model": "judge", "chunk_size": 4, "validate": {"instructions": 2}}
+        settings["pair"] = {
+            "instructions": 16,
+            "template": "modify",
+            "respond": plain,
+            "modify": plain,
+        }
+        settings["judge"] |= {"template": "mt-bench", "sampling": plain | {"max_tokens": 256}}
+    job = client.create_job(
+        dataset=uploaded["id"], recipe="quickstart", overrides=settings, model=f"bench-{number}"
+    )
+    url = _reset_before_judging(stack, client, job["id"])
+    if (ended := client.wait(job["id"], 3600))["state"] != "succeeded":
+        raise SystemExit(f"the job failed: {ended['error']}")
+    bodies = requests(client, job, home)
+    (stage,) = [s for s in client.iterations(job["id"])[1]["stages"] if s["kind"] == "judge"]
+    speeds = {"platform": stage["counts"]["tokens"] / stage["seconds"]}
+    ways = {"bare": (WINDOW, False), "batches": (BATCH, True)}
+    for name in sorted(ways, reverse=bool(number % 2)):
+        reset(url)
+        began = time.perf_counter()
+        tokens = asyncio.run(send(url, bodies, *ways[name]))
+        speeds[name] = tokens / (time.perf_counter() - began)
+    told = "  ".join(f"{name} {speed:.0f} tok/s" for name, speed in sorted(speeds.items()))
+    print(f"round {number + 1}: {len(bodies)} requests, {stage['counts']['tokens']} tokens: {told}")
+    return speeds
+
+
+def _reset_before_judging(stack: Stack, client: Client, job_id: str) -> str:
+    """Wait for the judge stage; empty the prefix cache as it begins; the server's address."""
+    while True:
+        for event in client.events(job_id):
+            if event["type"] == "job.failed":
+                raise SystemExit(event["data"])
+            if event["type"] == "stage.started" and event["data"]["stage"] == "judge":
+                engine = create_engine(stack.database_url)
+                with engine.connect() as connection:
+                    query = "SELECT url FROM engine_servers WHERE state = 'ready'"
+                    url = str(connection.execute(text(query)).scalar_one()).removesuffix("/v1")
+                engine.dispose()
+                reset(url)
+                return url
+        time.sleep(0.05)
+
+
+def reset(url: str) -> None:
+    httpx.post(f"{url}/reset_prefix_cache", timeout=60).raise_for_status()
+
+
+def requests(client: Client, job: dict[str, Any], home: Path) -> list[Body]:
+    """What the judge stage sent, as bodies for /v1/completions."""
+    from transformers import AutoTokenizer
+
+    recipe = client.job(job["id"])["recipe"]
+    folder = home / "models" / recipe["base_model"]
+    folder = (folder if folder.exists() else ROOT / "seeds" / "smallworld").resolve()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    template = load_judge_template(recipe["judge"]["template"])
+    sampling = recipe["judge"]["sampling"]
+    path = client.download(job["id"], 1, "pair", home / "pairs.jsonl")
+    bodies = []
+    for pair in map(json.loads, path.read_text().splitlines()):
+        for order in ORDERS:
+            prompt = tokenizer.apply_chat_template(
+                list(template.show(pair, order)), tokenize=False, add_generation_prompt=True
+            )
+            ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            seed = stable_seed(stable_seed(recipe["seed"], 1), "judge", pair["id"], order)
+            bodies += [
+                {"model": folder.name, "prompt": ids, "seed": stable_seed(seed, sample), **sampling}
+                for sample in range(SAMPLES)
+            ]
+    return bodies
+
+
+async def send(url: str, bodies: list[Body], window: int, barrier: bool) -> int:
+    """Completion tokens; at most `window` requests in flight, or batches of so many."""
+    limits = httpx.Limits(max_connections=window, max_keepalive_connections=window)
+    async with httpx.AsyncClient(timeout=None, limits=limits) as client:
+
+        async def one(body: Body) -> int:
+            answer = await client.post(f"{url}/v1/completions", json=body)
+            return int(answer.raise_for_status().json()["usage"]["completion_tokens"])
+
+        if barrier:
+            total = 0
+            for first in range(0, len(bodies), window):
+                total += sum(await asyncio.gather(*map(one, bodies[first : first + window])))
+            return total
+        waiting = iter(bodies)
+
+        async def worker() -> int:
+            return sum([await one(body) for body in waiting])
+
+        return sum(await asyncio.gather(*(worker() for _ in range(window))))
+
+
+def _list(ratios: list[float]) -> str:
+    return ", ".join(f"{ratio:.2f}" for ratio in ratios)
+
+
+if __name__ == "__main__":
+    main()

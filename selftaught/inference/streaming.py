@@ -1,0 +1,197 @@
+"""Keeps a server busy: requests stream into a window, and no batch waits for its slowest member.
+
+Dialogues are asked side by side. A dialogue decides by itself, from what came back, whether it asks
+again; meanwhile the others run on. New ones begin only when the window has room, so memory is
+bounded by the window, and the samples of one prompt go out one behind the other, so that a server
+with a prefix cache computes the prompt once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Generic, Protocol, TypeVar
+
+from selftaught.inference.protocol import (
+    Completion,
+    Dialogue,
+    EngineRefused,
+    InferenceError,
+    Request,
+    Sampling,
+    answer,
+)
+from selftaught.judging import Message
+
+Prompt = TypeVar("Prompt")
+
+
+class Window:
+    """Room for work in flight, first come, first served; `limit` and costs in the same unit.
+
+    A cost above the limit waits until it is alone.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self._used = 0.0
+        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
+        self._given = asyncio.Event()
+
+    @asynccontextmanager
+    async def hold(self, cost: float) -> AsyncIterator[None]:
+        """Wait for room, and take it while the block runs."""
+        if self._waiting or not self._fits(cost):
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.append((cost, future))
+            try:
+                await future
+            except asyncio.CancelledError:
+                if future.done() and not future.cancelled():
+                    self._give(cost)
+                raise
+        else:
+            self._used += cost
+        try:
+            yield
+        finally:
+            self._give(cost)
+
+    async def room(self) -> None:
+        """Wait until somebody who comes need not wait behind others."""
+        while self._waiting or not self._fits(1):
+            self._given.clear()
+            await self._given.wait()
+
+    def _fits(self, cost: float) -> bool:
+        return self._used == 0 or self._used + cost <= self.limit
+
+    def _give(self, cost: float) -> None:
+        self._used -= cost
+        while self._waiting and (self._waiting[0][1].done() or self._fits(self._waiting[0][0])):
+            waiting, future = self._waiting.popleft()
+            if not future.done():
+                self._used += waiting
+                future.set_result(None)
+        self._given.set()
+
+
+class Session(Protocol[Prompt]):
+    """One call's connections to a server."""
+
+    window: Window
+
+    def prepare(self, messages: Sequence[Message]) -> Prompt:
+        """A conversation as the server takes it; made once for all its samples."""
+        ...
+
+    def cost(self, prompt: Prompt, sampling: Sampling) -> float:
+        """What one sample takes of the window."""
+        ...
+
+    async def ask(
+        self, prompt: Prompt, seed: int, sample: int, sampling: Sampling
+    ) -> Completion | EngineRefused:
+        """One sample; an EngineRefused that is returned is about this prompt alone."""
+        ...
+
+
+class StreamingEngine(ABC, Generic[Prompt]):
+    """An engine behind a server."""
+
+    @abstractmethod
+    def session(self) -> AbstractAsyncContextManager[Session[Prompt]]:
+        """What one call needs; lives in its event loop."""
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
+        """See Engine. Not to be called from a running event loop."""
+        answers: list[list[Completion]] = [[] for _ in requests]
+
+        def once(index: int) -> Dialogue:
+            answers[index] = yield requests[index], sampling
+
+        self.converse([once(index) for index in range(len(requests))])
+        return answers
+
+    def converse(self, dialogues: Iterable[Dialogue]) -> None:
+        """See Engine. Not to be called from a running event loop.
+
+        A prompt that the server rejects as such becomes a "rejected" completion. If it rejects all
+        of them, and not for their length, then the set-up is wrong: EngineRefused.
+        """
+        asyncio.run(self._converse(dialogues))
+
+    def close(self) -> None:
+        """Nothing stays open between calls."""
+
+    async def _converse(self, dialogues: Iterable[Dialogue]) -> None:
+        async with self.session() as session:
+            call = _Call(session)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for dialogue in dialogues:
+                        await session.window.room()
+                        group.create_task(call.follow(dialogue))
+                        await asyncio.sleep(0)  # it takes its room before the next one looks
+            except BaseExceptionGroup as errors:
+                raise _first(errors) from None
+        call.check()
+
+
+class _Call(Generic[Prompt]):
+    """The dialogues of one call, and what became of their requests."""
+
+    def __init__(self, session: Session[Prompt]) -> None:
+        self._session = session
+        self._refusals: list[EngineRefused] = []
+        self._answered = False
+
+    async def follow(self, dialogue: Dialogue) -> None:
+        """Ask what the dialogue asks, until it asks no more."""
+        asked = next(dialogue, None)
+        messages: Sequence[Message] | None = None
+        while asked is not None:
+            request, sampling = asked
+            if request.messages is not messages:  # one that asks on is not prepared again
+                messages, prompt = request.messages, self._session.prepare(request.messages)
+            async with asyncio.TaskGroup() as siblings:
+                samples = [
+                    siblings.create_task(self._one(prompt, request.seed, sample, sampling))
+                    for sample in range(request.first, request.first + request.n)
+                ]
+            asked = answer(dialogue, [one.result() for one in samples])
+
+    async def _one(self, prompt: Prompt, seed: int, sample: int, sampling: Sampling) -> Completion:
+        async with self._session.window.hold(self._session.cost(prompt, sampling)):
+            found = await self._session.ask(prompt, seed, sample, sampling)
+        if isinstance(found, EngineRefused):
+            self._refusals.append(found)
+            return Completion("", "rejected", 0, 0)
+        self._answered = True
+        return found
+
+    def check(self) -> None:
+        """Raise if nothing was answered, and not for the prompts' length."""
+        if self._refusals and not self._answered and not all(map(_too_long, self._refusals)):
+            raise self._refusals[0]
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure to tell: inference's own before others, as they came."""
+    leaves: list[BaseException] = []
+    groups: list[BaseException] = [errors]
+    while groups:
+        one = groups.pop(0)
+        if isinstance(one, BaseExceptionGroup):
+            groups += one.exceptions
+        else:
+            leaves.append(one)
+    return next((one for one in leaves if isinstance(one, InferenceError)), leaves[0])
+
+
+def _too_long(refusal: EngineRefused) -> bool:
+    """The prompt, and nothing else, is at fault (vLLM and OpenAI say "maximum context length")."""
+    return refusal.status == 413 or "context length" in str(refusal).replace("_", " ").lower()

@@ -1,0 +1,201 @@
+"""A model version on the vLLM servers that nodes run for it (services/engine).
+
+Prompts are rendered and tokenised here, once for all samples, by the tokenizer that training uses;
+the server gets token ids. All servers that answer as the version share the work; the samples of one
+prompt go to the same one, whose prefix cache knows it. When a server dies, what it had not answered
+is asked again, of another one or of the same one when it is back, and nothing else is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
+from typing import Any
+
+import httpx
+from sqlalchemy.exc import DBAPIError
+
+from selftaught.engines import Look, Served, Target, look, want
+from selftaught.hashing import stable_seed
+from selftaught.inference.openai import PROMPT_STATUS
+from selftaught.inference.protocol import (
+    Completion,
+    EngineFailed,
+    EngineRefused,
+    EngineUnavailable,
+    ModelLoadError,
+    Sampling,
+)
+from selftaught.inference.streaming import StreamingEngine, Window
+from selftaught.judging import Message
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.5
+RENEW_SECONDS = 5.0
+NOBODY_SECONDS = 60.0
+"""So long no node may be there before the request is given up."""
+ATTEMPTS = 8
+"""Tries of one request; each waits for a server that is ready."""
+LOST_SECONDS = 2.0
+"""A server that did not answer is left alone for so long; its node will have noticed by then."""
+LEAST_WINDOW = 8192
+MOST_CONNECTIONS = 1024
+
+
+class VllmEngine(StreamingEngine[list[int]]):
+    """One version. `job_id` is told of what happens to its servers. `patience`: seconds to wait for
+    a server; None waits as long as a node tries to start one."""
+
+    def __init__(self, target: Target, job_id: str = "", patience: float | None = None) -> None:
+        self.target = target
+        self.job_id = job_id
+        self.patience = patience
+        self.tokenizer = _tokenizer(str(target.folder), target.spec.base)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[_TokenSession]:
+        """See StreamingEngine. The version counts as wanted while the block runs."""
+        limits = httpx.Limits(
+            max_connections=MOST_CONNECTIONS, max_keepalive_connections=MOST_CONNECTIONS
+        )
+        async with httpx.AsyncClient(timeout=None, limits=limits) as client:
+            session = _TokenSession(self, client)
+            await asyncio.to_thread(want, self.target, self.job_id)
+            keeper = asyncio.create_task(session.keep())
+            try:
+                yield session
+            finally:
+                keeper.cancel()
+                with suppress(asyncio.CancelledError):
+                    await keeper
+
+
+class _TokenSession:
+    """See streaming.Session; the window counts tokens of prompts and expected completions."""
+
+    def __init__(self, engine: VllmEngine, client: httpx.AsyncClient) -> None:
+        self.window = Window(LEAST_WINDOW)
+        self._engine, self._client = engine, client
+        self._lost: dict[str, float] = {}
+        # By the length limit, for a modified instruction is shorter than a response.
+        self._written: Counter[int] = Counter()
+        self._completions: Counter[int] = Counter()
+        self._looking: asyncio.Task[Look] | None = None
+        self._looked = 0.0
+        self._seen = Look((), 1, None)
+
+    def prepare(self, messages: Sequence[Message]) -> list[int]:
+        tokenizer = self._engine.tokenizer
+        text = tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True
+        )
+        return tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[no-any-return]
+
+    def cost(self, prompt: list[int], sampling: Sampling) -> float:
+        """Tokens: the prompt, and a completion as long as they are on average (at first: as long
+        as they may be)."""
+        limit = sampling.max_tokens
+        done = self._completions[limit]
+        return len(prompt) + (self._written[limit] / done if done else limit)
+
+    async def ask(
+        self, prompt: list[int], seed: int, sample: int, sampling: Sampling
+    ) -> Completion | EngineRefused:
+        body: dict[str, Any] = {
+            "model": self._engine.target.model,
+            "prompt": prompt,
+            "seed": stable_seed(seed, sample),
+            **sampling.model_dump(),
+        }
+        problem = ""
+        for _ in range(ATTEMPTS):
+            server = await self._server(seed)
+            try:
+                response = await self._client.post(f"{server.url}/completions", json=body)
+            except httpx.TransportError as error:
+                problem = f"{type(error).__name__}: {error}"
+            else:
+                if response.is_success:
+                    return self._completion(response, sampling.max_tokens)
+                problem = f"HTTP {response.status_code}: {response.text[:500]}"
+                if response.status_code in PROMPT_STATUS:
+                    return EngineRefused(response.status_code, response.text[:500])
+                # 404: it has been started anew and the adapter is not yet there; 5xx: it dies.
+            self._lost[server.id] = time.monotonic() + LOST_SECONDS
+        raise EngineUnavailable(f"vLLM after {ATTEMPTS} attempts: {problem}")
+
+    async def keep(self) -> None:
+        """Say again and again that the version is wanted."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            try:
+                await asyncio.to_thread(want, self._engine.target, self._engine.job_id)
+            except DBAPIError as error:  # a wish outlives a short restart of Postgres
+                log.warning("the wish for an engine was not renewed: %s", error)
+
+    async def _server(self, seed: int) -> Served:
+        """One that answers now, the same for the same seed; waits for it."""
+        began = time.monotonic()
+        while True:
+            found = await self._look()
+            now = time.monotonic()
+            able = [one for one in found.servers if self._lost.get(one.id, 0.0) <= now]
+            if able:
+                self.window.limit = max(LEAST_WINDOW, sum(one.kv_tokens for one in able))
+                return able[seed % len(able)]
+            if found.failed is not None:
+                raise EngineFailed(found.failed)
+            patience = NOBODY_SECONDS if not found.nodes else self._engine.patience
+            if patience is not None and now - began > patience:
+                told = "no node runs an engine" if not found.nodes else "no server is ready yet"
+                raise EngineUnavailable(f"{told}, after {patience:.0f} s")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _look(self) -> Look:
+        """The servers, as they were at most LOOK_SECONDS ago; one look for all who ask."""
+        if self._looking is None or time.monotonic() - self._looked > LOOK_SECONDS:
+            self._looked = time.monotonic()
+            self._looking = asyncio.create_task(asyncio.to_thread(look, self._engine.target))
+        try:
+            self._seen = await asyncio.shield(self._looking)
+        except DBAPIError as error:  # Postgres restarts: what was seen last may still be true
+            log.warning("no look at the engines: %s", error)
+        return self._seen
+
+    def _completion(self, response: httpx.Response, limit: int) -> Completion:
+        answer = response.json()
+        choice, usage = answer["choices"][0], answer["usage"]
+        self._written[limit] += usage["completion_tokens"]
+        self._completions[limit] += 1
+        return Completion(
+            text=choice["text"],
+            finish_reason="length" if choice["finish_reason"] == "length" else "stop",
+            prompt_tokens=usage["prompt_tokens"],
+            completion_tokens=usage["completion_tokens"],
+        )
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(folder: str, base: str) -> Any:
+    """The version's tokenizer, or its base's. Raises ModelLoadError."""
+    from transformers import AutoTokenizer
+
+    problem: Exception | None = None
+    for path in (folder, base):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                path, local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError) as error:
+            problem = error
+            continue
+        if not tokenizer.chat_template:
+            raise ModelLoadError("the tokenizer has no chat template")
+        return tokenizer
+    raise ModelLoadError(f"no tokenizer: {problem}")

@@ -1,0 +1,1 @@
+"""Runs on a GPU node: starts, watches, restarts and stops the vLLM servers that are wanted."""
