@@ -162,6 +162,29 @@ def register(
 
 
 @app.command()
+def export(
+    version: Annotated[str, typer.Argument(help="name, name:alias or name:number.")],
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Write a version as whole weights (safetensors), its adapter merged into the base."""
+    from selftaught.client import ApiError, Client
+    from selftaught.demo import ensure_stack
+    from selftaught.export import ExportError, find
+    from selftaught.export import export as run
+
+    try:
+        with Client(ensure_stack(home.resolve(), errors)) as client:
+            found = find(client, version)
+        with console.status(f"merging {found['ref']}"):
+            run(found, home.resolve() / "versions", out.resolve())
+    except (ApiError, ExportError) as error:
+        errors.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+    console.print(f"{found['ref']} -> {out}")
+
+
+@app.command()
 def evaluate(
     benchmark: Annotated[
         Path, typer.Option(exists=True, dir_okay=False, help="File in its published format.")

@@ -582,6 +582,7 @@ class ManifestOut(BaseModel):
 
 class VersionOut(BaseModel):
     ref: str = Field(description="name:number, exact and immutable.")
+    id: str = Field(description="Of a trained one also its folder's name, in <home>/versions.")
     model: str
     number: int
     job: str | None

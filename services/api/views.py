@@ -251,6 +251,7 @@ def versions(session: Session, rows: Sequence[ModelVersion]) -> list[VersionOut]
     return [
         VersionOut(
             ref=row.ref,
+            id=row.id,
             model=row.model,
             number=row.number,
             job=row.job_id,

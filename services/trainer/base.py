@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from selftaught.artifacts import sync_folder
 from selftaught.contracts import LoraSettings
 from selftaught.inference.protocol import ModelLoadError
+
+log = logging.getLogger(__name__)
 
 
 def check_base_model(folder: Path) -> None:
@@ -35,6 +38,36 @@ def check_base_model(folder: Path) -> None:
         raise ModelLoadError(f"base model {folder.name!r}: {error}") from error
     if tokenizer.chat_template is None:
         raise ModelLoadError(f"base model {folder.name!r}: its tokenizer has no chat template")
+
+
+def origin(folder: Path) -> dict[str, str | None]:
+    """What a base model's folder says of where it comes from; None for what it does not say.
+
+    `license`: of its model card (README.md), by name where that says "other"; `license_link`: where
+    the card says its text is; `revision`: the commit that huggingface_hub downloaded, in its cache
+    or in a folder of the user's.
+    """
+    from huggingface_hub import ModelCard
+    from yaml import YAMLError
+
+    found: dict[str, str | None] = dict.fromkeys(("license", "license_link", "revision"))
+    card = folder / "README.md"
+    if card.is_file():
+        try:
+            data = ModelCard.load(card, ignore_metadata_errors=True).data.to_dict()
+        except (YAMLError, ValueError) as error:
+            log.warning("the model card of %s cannot be read: %s", folder.name, error)
+        else:
+            named = data.get("license")
+            named = data.get("license_name", named) if named == "other" else named
+            found["license"] = str(named) if named else None
+            found["license_link"] = data.get("license_link")
+    commits = {folder.name} if folder.parent.name == "snapshots" else set()
+    for note in (folder / ".cache" / "huggingface" / "download").glob("*.metadata"):
+        commits.update(note.read_text().splitlines()[:1])
+    if len(commits) == 1:  # files of several commits are of none
+        found["revision"] = commits.pop()
+    return found
 
 
 def write_probe_adapter(folder: Path, settings: LoraSettings, seed: int, out: Path) -> None:

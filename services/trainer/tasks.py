@@ -27,7 +27,7 @@ from selftaught.work.events import emit
 from selftaught.work.kernel import JobFailure, Lease, LeaseLost, Result
 from selftaught.work.pipeline import role_versions
 from selftaught.work.worker import Handler, make_app
-from services.trainer.base import check_base_model, write_probe_adapter
+from services.trainer.base import check_base_model, origin, write_probe_adapter
 from services.trainer.child import Spec
 from services.trainer.process import ChildFailed, run_child
 
@@ -60,13 +60,15 @@ def _engine(recipe: Recipe, base: dict[str, Any]) -> dict[str, Any]:
     return engine
 
 
-def _check(base_model: str, inference: str) -> dict[str, str]:
-    """Where a base model lies, and its hash; of one that only an endpoint knows, its name's."""
+def _check(base_model: str, inference: str) -> dict[str, Any]:
+    """Where a base model lies, its hash and origin; of one that only an endpoint knows, its name's
+    hash."""
     if inference not in LOCAL_INFERENCE:
-        return {"path": "", "sha256": canonical_sha256([inference, base_model])}
+        sha256 = canonical_sha256([inference, base_model])
+        return {"path": "", "sha256": sha256, "origin": None}
     folder = base_model_path(base_model)
     check_base_model(folder)
-    return {"path": str(folder), "sha256": hash_folder(folder)}
+    return {"path": str(folder), "sha256": hash_folder(folder), "origin": origin(folder)}
 
 
 def apply_register(session: Session, lease: Lease, result: Result) -> dict[str, Any]:
@@ -74,7 +76,11 @@ def apply_register(session: Session, lease: Lease, result: Result) -> dict[str, 
     one of each other model, under its own name."""
     job = session.get_one(Job, lease.job_id)
     common = _lineage(session, job, lease, result)
-    lineage = {**common, "inference": lease.recipe.inference}
+    lineage = {
+        **common,
+        "inference": lease.recipe.inference,
+        "base_model": result.extra["origin"],
+    }
     if result.extra["engine"]:
         lineage["engine"] = result.extra["engine"]
     version = _base_version(session, job, job.model, result.extra, lineage)
@@ -86,6 +92,7 @@ def apply_register(session: Session, lease: Lease, result: Result) -> dict[str, 
         own = {
             **common,
             "inference": role.inference,
+            "base_model": result.extra["roles"][name]["origin"],
             "recipe": {**common["recipe"], "base_model": role.base_model},
         }
         if role.inference == "vllm":
@@ -227,10 +234,12 @@ def apply_train(session: Session, lease: Lease, result: Result) -> dict[str, Any
         **_lineage(session, job, lease, result),
         # A foreign endpoint knows nothing of them: transformers runs them.
         "inference": "vllm" if lease.recipe.inference == "vllm" else "local",
-        **{name: base.lineage[name] for name in ("engine",) if name in base.lineage},
+        "base_model": base.lineage.get("base_model"),
         "trained_from": session.get_one(ModelVersion, result.extra["base"]).ref,
         "train": result.metrics,
     }
+    if "engine" in base.lineage:
+        lineage["engine"] = base.lineage["engine"]
     made = {**result.extra, "lineage": lineage}
     version = _add_version(session, job, job.model, lease.iteration, made)
     session.get_one(Iteration, lease.iteration_id).version_id = version.id

@@ -47,6 +47,7 @@ def test_a_job_ends_with_a_served_judge(
     assert lineage["dataset"]["sha256"] and lineage["template"]["sha256"]
     assert lineage["recipe"] == job["recipe"]
     assert lineage["counts"]["2.curate"]["training_examples"] > 0
+    assert lineage["base_model"]["license"] == "apache-2.0"
     assert lineage["human_labels_in_training"] is False
 
     answer = client.judge("Repeat these letters: a b c", "a b c", "c b", model=newest["ref"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from selftaught.inference.protocol import ModelLoadError
-from services.trainer.base import check_base_model
+from services.trainer.base import check_base_model, origin
 
 SEED = Path(str(files("seeds"))) / "smallworld"
 
@@ -53,3 +53,38 @@ def test_no_chat_template(folder: Path) -> None:
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ModelLoadError, match="no chat template"):
         check_base_model(folder)
+
+
+def test_origin_of_the_shipped_seed() -> None:
+    assert origin(SEED) == {"license": "apache-2.0", "license_link": None, "revision": None}
+
+
+def test_origin_of_a_download(folder: Path) -> None:
+    (folder / "README.md").write_text(
+        "---\nlicense: other\nlicense_name: llama3\nlicense_link: LICENSE\n---\n# A model\n"
+    )
+    notes = folder / ".cache" / "huggingface" / "download"
+    notes.mkdir(parents=True)
+    for file in ("config.json", "model.safetensors"):
+        (notes / f"{file}.metadata").write_text(f"{'e5' * 20}\netag\n1730000000.0\n")
+    assert origin(folder) == {
+        "license": "llama3",
+        "license_link": "LICENSE",
+        "revision": "e5" * 20,
+    }
+    (notes / "tokenizer.json.metadata").write_text(f"{'ab' * 20}\netag\n1730000000.0\n")
+    assert origin(folder)["revision"] is None  # of no single commit
+
+
+def test_origin_in_a_hub_cache(folder: Path) -> None:
+    (folder / "README.md").unlink()
+    cached = folder.parent / "snapshots" / ("c0" * 20)
+    cached.parent.mkdir()
+    folder.rename(cached)
+    assert origin(cached) == {"license": None, "license_link": None, "revision": "c0" * 20}
+
+
+@pytest.mark.parametrize("card", ["no front matter", "---\nlicense: [\n---\n", "---\n- a\n---\n"])
+def test_a_model_card_that_says_nothing(folder: Path, card: str) -> None:
+    (folder / "README.md").write_text(card)
+    assert origin(folder)["license"] is None

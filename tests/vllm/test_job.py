@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import httpx
 import pytest
 
 from selftaught.client import Client
+from selftaught.contracts import SamplingSettings
+from selftaught.inference.protocol import Request
 from selftaught.stack.handle import Stack
 from tests.vllm.conftest import Json, await_, events, rows, server_urls
 
@@ -138,6 +145,30 @@ def test_what_the_adapter_says_is_what_transformers_says(
         texts = [order["reasoning"] for order in theirs["orders"]]
         same += texts == [mine["text_ab"], mine["text_ba"]]
     assert same >= len(pairs) - 1
+
+
+def test_the_export_has_the_adapter_in_its_weights(
+    stack: Stack, client: Client, job: Json, tmp_path: Path
+) -> None:
+    """The merged weights say what vLLM says with the adapter."""
+    from selftaught.inference.local import LocalEngine
+    from selftaught.judging import ORDERS, load_judge_template
+
+    out = tmp_path / "judge"
+    command = Path(sys.executable).with_name("selftaught")
+    subprocess.run([command, "export", "judge:1", out, "--home", stack.home], check=True)
+    assert not (out / "adapter_config.json").exists()
+    told = json.loads((out / "selftaught.json").read_text())
+    assert told["ref"] == "judge:1"
+    assert told["lineage"]["base_model"]["license"] == "apache-2.0"
+    pair = {"instruction": "Repeat this: a b", "chosen": "a b", "rejected": "b"}
+    template = load_judge_template("smallworld")
+    answers = LocalEngine(out).generate(
+        [Request(template.show(pair, order), 0) for order in ORDERS],
+        SamplingSettings(temperature=0, max_tokens=200),
+    )
+    theirs = client.judge(*pair.values(), model="judge:1")
+    assert [texts[0].text for texts in answers] == [one["reasoning"] for one in theirs["orders"]]
 
 
 def test_nothing_of_vllm_outlives_its_stack(
