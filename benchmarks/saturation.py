@@ -5,10 +5,10 @@
 
 Each round posts a job and takes the seconds of its judge stage, from the first chunk's start to the
 last one's end: Celery, leases, artifacts and all. Then the same requests (same prompts, seeds and
-samples) go to the same server again: from a bare asyncio client that holds 256 requests in flight,
-and in batches of 50, each of which waits for its slowest. The order of the three alternates as far
-as it can (the job comes first, for it makes the pairs), and the server's prefix cache is emptied
-before each.
+samples) go to the same server again: from a bare asyncio client (aiohttp) that holds 256 requests
+in flight, and in batches of 50, each of which waits for its slowest. The order of the three
+alternates as far as it can (the job comes first, for it makes the pairs), and the server's prefix
+cache is emptied before each.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 from sqlalchemy import create_engine, text
 
@@ -162,12 +163,14 @@ def requests(client: Client, job: dict[str, Any], home: Path) -> list[Body]:
 
 async def send(url: str, bodies: list[Body], window: int, barrier: bool) -> int:
     """Completion tokens; at most `window` requests in flight, or batches of so many."""
-    limits = httpx.Limits(max_connections=window, max_keepalive_connections=window)
-    async with httpx.AsyncClient(timeout=None, limits=limits) as client:
+    connector = aiohttp.TCPConnector(limit=window)
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as client:
 
         async def one(body: Body) -> int:
-            answer = await client.post(f"{url}/v1/completions", json=body)
-            return int(answer.raise_for_status().json()["usage"]["completion_tokens"])
+            async with client.post(f"{url}/v1/completions", json=body) as answer:
+                answer.raise_for_status()
+                return int((await answer.json())["usage"]["completion_tokens"])
 
         if barrier:
             total = 0

@@ -14,9 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-
 from selftaught.hashing import stable_seed
+from selftaught.inference.posting import NoAnswer, Poster, Reply, poster
 from selftaught.inference.protocol import (
     Completion,
     EngineRefused,
@@ -60,12 +59,8 @@ class OpenAIEngine(StreamingEngine[list[Message]]):
     async def session(self) -> AsyncIterator[_ChatSession]:
         """See StreamingEngine."""
         key = os.environ.get(self._key_variable) if self._key_variable else None
-        async with httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=self._timeout,
-            limits=httpx.Limits(max_connections=self._window),
-        ) as client:
-            yield _ChatSession(self, client, Window(self._window))
+        async with poster(self._window, self._timeout, key, proxies=True) as server:
+            yield _ChatSession(self, server, Window(self._window))
 
 
 @dataclass
@@ -73,7 +68,7 @@ class _ChatSession:
     """See streaming.Session; the window counts requests."""
 
     engine: OpenAIEngine
-    client: httpx.AsyncClient
+    server: Poster
     window: Window
 
     def prepare(self, messages: Sequence[Message]) -> list[Message]:
@@ -100,33 +95,33 @@ class _ChatSession:
         for attempt in range(self.engine.attempts):
             wait = self.engine.backoff * 2**attempt * random.uniform(0.5, 1.0)
             try:
-                response = await self.client.post(self.engine.url, json=body)
-            except httpx.TransportError as error:
-                problem = f"{type(error).__name__}: {error}"
+                reply = await self.server.post(self.engine.url, body)
+            except NoAnswer as error:
+                problem = str(error)
             else:
-                if response.is_success:
-                    return _completion(response)
-                problem = f"HTTP {response.status_code}: {response.text[:500]}"
-                if response.status_code in PROMPT_STATUS:
-                    return EngineRefused(response.status_code, response.text[:500])
-                if response.status_code != 429 and response.status_code < 500:
-                    raise EngineRefused(response.status_code, response.text[:500])
-                wait = _retry_after(response) or wait
+                if reply.success:
+                    return _completion(reply)
+                problem = f"HTTP {reply.status}: {reply.text}"
+                if reply.status in PROMPT_STATUS:
+                    return EngineRefused(reply.status, reply.text)
+                if reply.status != 429 and reply.status < 500:
+                    raise EngineRefused(reply.status, reply.text)
+                wait = _retry_after(reply) or wait
             if attempt + 1 < self.engine.attempts:
                 await asyncio.sleep(wait)
         told = f"{self.engine.url} after {self.engine.attempts} attempts: {problem}"
         raise EngineUnavailable(told)
 
 
-def _retry_after(response: httpx.Response) -> float | None:
-    value = response.headers.get("retry-after", "")
+def _retry_after(reply: Reply) -> float | None:
+    value = reply.headers.get("retry-after", "")
     return min(float(value), 60.0) if value.isdigit() else None
 
 
-def _completion(response: httpx.Response) -> Completion:
+def _completion(reply: Reply) -> Completion:
     """The first choice of an answer; EngineUnavailable if it is not one."""
     try:
-        answer = response.json()
+        answer = reply.json()
         choice = answer["choices"][0]
         usage = answer.get("usage") or {}
         return Completion(
@@ -136,4 +131,4 @@ def _completion(response: httpx.Response) -> Completion:
             completion_tokens=int(usage.get("completion_tokens", 0)),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise EngineUnavailable(f"not a chat completion: {response.text[:200]!r}") from error
+        raise EngineUnavailable(f"not a chat completion: {reply.text[:200]!r}") from error

@@ -17,12 +17,12 @@ from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
-import httpx
 from sqlalchemy.exc import DBAPIError
 
 from selftaught.engines import Look, Served, Target, look, want
 from selftaught.hashing import stable_seed
 from selftaught.inference.openai import PROMPT_STATUS
+from selftaught.inference.posting import NoAnswer, Poster, Reply, poster
 from selftaught.inference.protocol import (
     Completion,
     EngineFailed,
@@ -61,11 +61,8 @@ class VllmEngine(StreamingEngine[list[int]]):
     @asynccontextmanager
     async def session(self) -> AsyncIterator[_TokenSession]:
         """See StreamingEngine. The version counts as wanted while the block runs."""
-        limits = httpx.Limits(
-            max_connections=MOST_CONNECTIONS, max_keepalive_connections=MOST_CONNECTIONS
-        )
-        async with httpx.AsyncClient(timeout=None, limits=limits) as client:
-            session = _TokenSession(self, client)
+        async with poster(MOST_CONNECTIONS) as servers:
+            session = _TokenSession(self, servers)
             await asyncio.to_thread(want, self.target, self.job_id)
             keeper = asyncio.create_task(session.keep())
             try:
@@ -79,9 +76,9 @@ class VllmEngine(StreamingEngine[list[int]]):
 class _TokenSession:
     """See streaming.Session; the window counts tokens of prompts and expected completions."""
 
-    def __init__(self, engine: VllmEngine, client: httpx.AsyncClient) -> None:
+    def __init__(self, engine: VllmEngine, servers: Poster) -> None:
         self.window = Window(LEAST_WINDOW)
-        self._engine, self._client = engine, client
+        self._engine, self._servers = engine, servers
         self._lost: dict[str, float] = {}
         # By the length limit, for a modified instruction is shorter than a response.
         self._written: Counter[int] = Counter()
@@ -117,15 +114,15 @@ class _TokenSession:
         for _ in range(ATTEMPTS):
             server = await self._server(seed)
             try:
-                response = await self._client.post(f"{server.url}/completions", json=body)
-            except httpx.TransportError as error:
-                problem = f"{type(error).__name__}: {error}"
+                reply = await self._servers.post(f"{server.url}/completions", body)
+            except NoAnswer as error:
+                problem = str(error)
             else:
-                if response.is_success:
-                    return self._completion(response, sampling.max_tokens)
-                problem = f"HTTP {response.status_code}: {response.text[:500]}"
-                if response.status_code in PROMPT_STATUS:
-                    return EngineRefused(response.status_code, response.text[:500])
+                if reply.success:
+                    return self._completion(reply, sampling.max_tokens)
+                problem = f"HTTP {reply.status}: {reply.text}"
+                if reply.status in PROMPT_STATUS:
+                    return EngineRefused(reply.status, reply.text)
                 # 404: it has been started anew and the adapter is not yet there; 5xx: it dies.
             self._lost[server.id] = time.monotonic() + LOST_SECONDS
         raise EngineUnavailable(f"vLLM after {ATTEMPTS} attempts: {problem}")
@@ -168,8 +165,8 @@ class _TokenSession:
             log.warning("no look at the engines: %s", error)
         return self._seen
 
-    def _completion(self, response: httpx.Response, limit: int) -> Completion:
-        answer = response.json()
+    def _completion(self, reply: Reply, limit: int) -> Completion:
+        answer = reply.json()
         choice, usage = answer["choices"][0], answer["usage"]
         self._written[limit] += usage["completion_tokens"]
         self._completions[limit] += 1

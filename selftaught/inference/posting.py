@@ -1,0 +1,82 @@
+"""POSTs of JSON to a model server, hundreds at a time.
+
+By aiohttp, whose connections cost the same however many there are. httpx (0.28) spends 13 ms of CPU
+on each request with 256 in flight, thirty times as much, and keeps a small model waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import orjson
+
+
+class NoAnswer(Exception):
+    """The server could not be reached, or the connection ended before it had answered."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the server said."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def success(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def text(self) -> str:
+        """The beginning of the body, to be told."""
+        return self.body[:500].decode(errors="replace")
+
+    def json(self) -> Any:
+        """Raises ValueError."""
+        return orjson.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Poster:
+    """Connections that are kept; see :func:`poster`."""
+
+    session: aiohttp.ClientSession
+
+    async def post(self, url: str, body: Any) -> Reply:
+        """Redirects are not followed. Raises NoAnswer."""
+        try:
+            async with self.session.post(
+                url, data=orjson.dumps(body), allow_redirects=False
+            ) as response:
+                return Reply(response.status, response.headers, await response.read())
+        except (aiohttp.ClientError, OSError) as error:  # OSError: time-outs are
+            raise NoAnswer(f"{type(error).__name__}: {error}") from error
+
+
+@asynccontextmanager
+async def poster(
+    connections: int,
+    timeout: float | None = None,
+    key: str | None = None,
+    proxies: bool = False,
+) -> AsyncIterator[Poster]:
+    """At most `connections` at once; `timeout` of a request in seconds; `key` is a bearer's; with
+    `proxies` those count that the environment names."""
+    headers = {"Content-Type": "application/json"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=connections,
+            keepalive_timeout=4,  # less than the 5 s of uvicorn, or it may close as we send
+        ),
+        timeout=aiohttp.ClientTimeout(total=timeout),
+        headers=headers,
+        trust_env=proxies,
+    ) as session:
+        yield Poster(session)

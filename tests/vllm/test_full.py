@@ -1,0 +1,35 @@
+"""A training of all weights on a managed vLLM: the new version gets a server of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from selftaught.client import Client
+from selftaught.stack.handle import Stack
+from tests.vllm.conftest import SMALL, events, rows
+
+pytestmark = pytest.mark.vllm
+DEVICES = "cpu"
+
+
+def test_versions_take_turns_on_one_device(stack: Stack, client: Client, start_job: Any) -> None:
+    train = {**SMALL["train"], "method": "full"}
+    job = client.wait(start_job(train=train)["id"], 900)
+    assert job["state"] == "succeeded", job["error"]
+    told = [
+        (event["type"], event["data"].get("reason"))
+        for event in events(client, job["id"], "engine.ready", "engine.stopped", "adapter.loaded")
+    ]
+    assert told == [
+        ("engine.ready", None),
+        ("engine.stopped", "a training needs its devices"),
+        ("engine.ready", None),
+    ]
+    ((folder,),) = rows(stack, "SELECT path FROM model_versions WHERE number = 1")
+    ((base,),) = rows(stack, "SELECT spec ->> 'base' FROM engine_servers")
+    assert base == str((stack.home / "versions" / folder).resolve())
+    answer = client.judge("Repeat this: a b", "a b", "b", model=f"{job['model']}:1")
+    assert answer["model"] == f"{job['model']}:1"
+    assert all(order["reasoning"] for order in answer["orders"])
