@@ -77,7 +77,7 @@ def measure(
     settings: dict[str, Any] = {
         "inference": "vllm",
         "iterations": 1,
-        "chunk_size": 16,
+        "chunk_size": 64,
         "seed": number,
         "pair": {"instructions": 256},
         "judge": {"samples": SAMPLES, "need": "all"},

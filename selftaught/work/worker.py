@@ -6,6 +6,7 @@ the lease recovers a lost chunk, the broker never does.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -104,6 +105,10 @@ def run_one(chunk_id: str, owner: str, handlers: Mapping[str, Handler]) -> bool:
     if lease is None:
         return False
     _held = lease
+    # What is loaded by now stays: the collector need not walk over torch and all again and again
+    # while a chunk makes many small objects (it took a sixth of a judging worker's time).
+    gc.collect()
+    gc.freeze()
     handler = handlers[lease.kind]
     result: Result | None = None
     applied = False
