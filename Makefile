@@ -24,7 +24,7 @@ $(TRL_STAMP): constraints.txt constraints-trl.txt
 	test -x $(TRL)/bin/python || $(PYTHON) -m venv $(TRL)
 	$(TRL)/bin/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0" uv \
 	  -c constraints.txt
-	$(TRL)/bin/python -m uv pip install --quiet -p $(TRL)/bin/python trl datasets accelerate \
+	$(TRL)/bin/python -m uv pip install --quiet -p $(TRL)/bin/python trl datasets accelerate peft \
 	  -c constraints.txt -c constraints-trl.txt
 	touch $(TRL_STAMP)
 
@@ -74,7 +74,7 @@ lock: $(STAMP)  ## refresh constraints.txt: the newest versions that fit pyproje
 	(echo "torch==2.13.0"; $(PY) -m uv pip compile -q --upgrade --universal --python-version 3.11 \
 	  --no-header --no-annotate --extra all --extra dev pyproject.toml) \
 	  | grep -vE '^(nvidia|cuda|triton|torch==.*;)' | sort -u > constraints.txt
-	printf '%s\n' trl datasets accelerate | $(PY) -m uv pip compile -q --upgrade --universal \
+	printf '%s\n' trl datasets accelerate peft | $(PY) -m uv pip compile -q --upgrade --universal \
 	  --python-version 3.11 --no-header --no-annotate -c constraints.txt - \
 	  | grep -vE '^(nvidia|cuda|triton|torch==)' | grep -vxFf constraints.txt > constraints-trl.txt
 

@@ -416,7 +416,7 @@ def _training_activations(
     dequantized = 0
     if settings.quantize == "nf4" and not full:
         dequantized = 2 * model.hidden * max(model.intermediate, model.query)
-    loss = loss_memory(model.vocab, tokens, loss_tokens, 2 if bf16 else 4)
+    loss = loss_memory(model.vocab, loss_tokens)
     ends = 16 * model.hidden + 64  # last norm and its output; ids, labels, positions, masks
     return tokens * (kept + ends) + max(loss, tokens * working + dequantized)
 
@@ -438,13 +438,11 @@ def saved_activations(model: Architecture, full: bool, bf16: bool, rank: int) ->
     return 18 * h + 6 * q + 4 * kv + 8 * f + adapters + scalars
 
 
-def loss_memory(vocab: int, tokens: int, loss_tokens: int, size: int) -> int:
-    """Bytes of logits, log-probabilities and their gradients at their peak, as
-    services/trainer/objectives.py computes them: logits of all `tokens` in `size` bytes, those with
-    loss once more in float32."""
-    forward = size * tokens + 8 * loss_tokens
-    into_logits = 2 * size * tokens + size * loss_tokens
-    return vocab * max(forward, 12 * loss_tokens, into_logits)
+def loss_memory(vocab: int, loss_tokens: int) -> int:
+    """Bytes of the loss over the vocabulary at their peak, as services/trainer/objectives.py
+    computes it, of the tokens with loss only: in backward, float32 log-probabilities, their
+    gradient and that of the logits."""
+    return 12 * vocab * loss_tokens
 
 
 def _overhead(gpus: int) -> int:

@@ -6,8 +6,8 @@ a step add up to the loss (and gradient) of one big batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -98,11 +98,24 @@ def _token_losses(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy of the judgment tokens, and the mask that says where they stand."""
     ids, labels = collate(list(sequences), model.device)
-    with arithmetic(settings, model.device):
-        logits = model(input_ids=ids, use_cache=False).logits
     wanted = labels[:, 1:] != IGNORED
-    found = logits[:, :-1][wanted].float()
-    return F.cross_entropy(found, labels[:, 1:][wanted], reduction=reduction), wanted
+    with arithmetic(settings, model.device), _head_sees(model, F.pad(wanted, (0, 1))):
+        logits = model(input_ids=ids, use_cache=False).logits
+    targets = labels[:, 1:][wanted]
+    return F.cross_entropy(logits.float(), targets, reduction=reduction), wanted
+
+
+@contextmanager
+def _head_sees(model: Any, places: torch.Tensor) -> Iterator[None]:
+    """While the block runs, logits are those of these places [examples, longest] only, as
+    [places, vocabulary]: over a large vocabulary all the others would cost more than a layer."""
+    handle = model.get_output_embeddings().register_forward_pre_hook(
+        lambda head, inputs: (inputs[0][places],)
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def arithmetic(settings: TrainSettings, device: torch.device) -> AbstractContextManager[Any]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from selftaught.contracts import TrainSettings
 from selftaught.inference.local import load_model
-from services.trainer.data import Example, Preference, tokenise
+from services.trainer import loop
+from services.trainer.data import Example, Preference, collate, tokenise
 from services.trainer.objectives import dpo, dpo_loss, log_probs, step_loss, with_references
 from tests.trainer.conftest import lesson
 
@@ -53,6 +56,34 @@ def test_the_loss_of_examples_is_the_mean_over_judgment_tokens(base: Path) -> No
         settings = TrainSettings(micro_batch_tokens=micro)
         found = sum(float(part.detach()) for part in step_loss(model, [short, long], settings))
         assert found == pytest.approx(sum_of_both / count, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_head_computes_judgment_tokens_only(
+    base: Path, method: Literal["full", "lora"]
+) -> None:
+    model, short, long = unlike(base)
+    settings = TrainSettings(method=method, micro_batch_tokens=10_000)
+    model = loop.prepare(model, settings, 0)
+    shapes = []
+    handle = model.get_output_embeddings().register_forward_hook(
+        lambda head, inputs, logits: shapes.append(logits.shape[:-1])
+    )
+    [loss] = step_loss(model, [short, long], settings)
+    assert shapes == [(len(short.ids) - short.prompt + len(long.ids) - long.prompt,)]
+    handle.remove()
+    loss.backward()  # type: ignore[no-untyped-call]
+    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    ids, labels = collate([short, long])
+    logits = model(input_ids=ids).logits  # nothing of the hook is left: all places
+    whole = cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    assert float(loss.detach()) == pytest.approx(float(whole.detach()), rel=1e-5)
+    whole.backward()  # type: ignore[no-untyped-call]
+    wanted = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert set(found) == set(wanted)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-6)
 
 
 def test_dpo_by_hand() -> None:
