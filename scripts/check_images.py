@@ -312,6 +312,7 @@ def check(name: str, context: Path, stack: Stack) -> None:
             "REDIS_URL": stack.redis_url,
             "SELFTAUGHT_NODE": "check",
             "SELFTAUGHT_DEVICES": "cpu",
+            "SELFTAUGHT_ENGINE_HOST": "localhost",  # a name, as in the compose file
             "UVICORN_HOST": "127.0.0.1",
             "UVICORN_PORT": port,
         }
