@@ -105,7 +105,7 @@ def test_every_service_is_watched_restarted_and_bounded() -> None:
             assert (service["restart"], service["healthcheck"]) == ("no", {"disable": True})
             continue
         assert service["restart"] == "unless-stopped", name
-        assert service["stop_grace_period"] if name != "redis" else True
+        assert service["stop_grace_period"], name
         check = service.get("healthcheck", {})
         assert not check.get("disable"), name
         if name not in OURS:
@@ -113,6 +113,19 @@ def test_every_service_is_watched_restarted_and_bounded() -> None:
         else:  # its own check, or the image's, which fits the image's own command only
             assert service["init"] is True, name
             assert ("test" in check) == ("command" in service), name
+
+
+def test_the_example_of_an_env_file_names_every_variable_that_compose_reads() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    read = set(re.findall(r"\$\{(\w+)", text)) | {
+        variable
+        for service in OURS.values()
+        for variable, value in service["environment"].items()
+        if value is None
+    }
+    example = (ROOT / ".env.example").read_text()
+    named = set(re.findall(r"^(?:# )?([A-Z_]+)=", example, re.MULTILINE))
+    assert named == read | {"COMPOSE_PROFILES"}
 
 
 def test_a_profile_has_all_that_its_services_wait_for() -> None:
