@@ -6,9 +6,10 @@ TRL := .venv-trl
 TRL_STAMP := $(TRL)/.ready
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.ready
+VLLM_CUDA := constraints-vllm-cuda.txt
 PYTHON ?= python3
 
-.PHONY: setup demo test test-vllm lint proof smollm2 check-images check-trl lock clean
+.PHONY: setup demo test test-vllm lint proof smollm2 check-images check-trl lock lock-vllm-cuda clean
 
 setup: $(STAMP)
 
@@ -77,6 +78,14 @@ lock: $(STAMP)  ## refresh constraints.txt: the newest versions that fit pyproje
 	printf '%s\n' trl datasets accelerate peft | $(PY) -m uv pip compile -q --upgrade --universal \
 	  --python-version 3.11 --no-header --no-annotate -c constraints.txt - \
 	  | grep -vE '^(nvidia|cuda|triton|torch==)' | grep -vxFf constraints.txt > constraints-trl.txt
+
+# CUDA's compiler and headers as old as torch's CUDA, though their dependants would take newer ones.
+lock-vllm-cuda: $(STAMP)  ## refresh constraints-vllm-cuda.txt
+	(sed -n '/^#/p' $(VLLM_CUDA); printf '%s\n' vllm==0.32.0 'cuda-python>=13' \
+	  'nvidia-cuda-nvcc<13.1' 'nvidia-cuda-crt<13.1' 'nvidia-nvvm<13.1' 'nvidia-nvjitlink<13.1' \
+	  'nvidia-cuda-cccl<13.1' | $(PY) -m uv pip compile -q --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_28 --no-header --no-annotate -) > $(VLLM_CUDA).new
+	mv $(VLLM_CUDA).new $(VLLM_CUDA)
 
 clean:
 	rm -rf $(VENV) $(TRL) $(VLLM) .selftaught

@@ -3,9 +3,11 @@
 Each Dockerfile's COPY, ENV, ARG, WORKDIR and RUN steps are carried out in a folder that stands for
 the image's root, with a fresh virtual environment in place of the image's Python. Then every
 command that docker-compose.yml gives the image is started against an embedded Postgres and Redis,
-and must become healthy by the image's own HEALTHCHECK (and say that it is ready, for a worker).
+and must become healthy by its HEALTHCHECK (and say that it is ready, for a worker). The password
+comes from a file, as in production. The engine's image is built with vLLM for CPUs, and must serve
+the shipped small model.
 
-What this does not show: the base image, the user and file rights inside it, and the network.
+What this does not show: the base image, the user and file rights inside it, the network, and CUDA.
 
     make check-images            all of them
     python scripts/check_images.py api trainer
@@ -29,14 +31,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import yaml
+from sqlalchemy import make_url
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from selftaught import engines  # noqa: E402
+from selftaught.contracts import Recipe  # noqa: E402
+from selftaught.database import transaction  # noqa: E402
+from selftaught.database.tables import ModelVersion  # noqa: E402
 from selftaught.stack.handle import Stack  # noqa: E402
 from selftaught.stack.state import free_port, tail  # noqa: E402
 
+IMAGES = ["api", "generator", "trainer", "evaluator", "engine"]
+WITHOUT_TORCH = {"api", "engine"}
+"""What runs there has no torch; vLLM's is in an environment of its own."""
+BUILD_ARGS = {"engine": {"VLLM_PINS": "constraints-vllm.txt"}}
+"""Where they differ from the Dockerfile's, for a machine without a GPU."""
 READY_SECONDS = 240.0
 NEEDS_AN_IMAGE = ("useradd", "apt-get", "chown")
 """RUN steps with these words change the system: they are named and left out."""
@@ -74,7 +87,7 @@ class Image:
 
     def inside(self, text: str) -> str:
         """`text` with the image's own folders replaced by ours."""
-        return re.sub(r"(?<![\w./-])/(app|data)\b", rf"{self.folder}/root/\1", text)
+        return re.sub(r"(?<![\w./-])/(app|data|opt|home)\b", rf"{self.folder}/root/\1", text)
 
 
 def instructions(dockerfile: Path) -> Iterator[tuple[str, str]]:
@@ -101,13 +114,16 @@ def step(image: Image, context: Path, word: str, rest: str) -> None:
     """One instruction."""
     if word == "FROM":
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        if not rest.startswith(f"python:{version}-"):
+        if not rest.startswith(f"python:{version}."):
             raise CheckFailed(f"FROM {rest}, but this check runs on Python {version}")
     elif word in ("ENV", "ARG"):
         target = image.env if word == "ENV" else image.args
         for part in shlex.split(rest):
             name, _, value = part.partition("=")
             target[name] = value
+        if word == "ARG":
+            given = BUILD_ARGS.get(image.name, {})
+            target.update({name: given[name] for name in target.keys() & given.keys()})
     elif word == "WORKDIR":
         image.workdir = rest
         image.path(".").mkdir(parents=True, exist_ok=True)
@@ -158,19 +174,23 @@ class Start:
     service: str
     command: list[str]
     one_shot: bool
-    asks_health: bool
+    health: list[str]  # a command; empty: none
 
 
 def starts(image: Image, context: Path) -> list[Start]:
-    """What the compose file runs from `image`, one-shot commands first."""
+    """What the compose file runs from `image`, every command once, one-shot ones first."""
     compose = yaml.safe_load((context / "docker-compose.yml").read_text())
-    found = []
+    found: dict[str, Start] = {}
     for name, service in compose["services"].items():
-        if service["image"] == f"selftaught-{image.name}":
-            command = service.get("command", image.command)
-            health = not service.get("healthcheck", {}).get("disable", False)
-            found.append(Start(name, command, "restart" not in service, health))
-    return sorted(found, key=lambda start: not start.one_shot)
+        if service["image"].partition(":")[0] != f"selftaught-{image.name}":
+            continue
+        command = service.get("command", image.command)
+        check = service.get("healthcheck", {})
+        health = check["test"][1:] if "test" in check else image.health
+        one_shot = service["restart"] == "no"
+        start = Start(name, command, one_shot, [] if check.get("disable") else health)
+        found.setdefault(shlex.join(command), start)
+    return sorted(found.values(), key=lambda start: not start.one_shot)
 
 
 @contextmanager
@@ -214,7 +234,9 @@ def check_start(image: Image, start: Start, env: Mapping[str, str]) -> None:
             if time.monotonic() - started > READY_SECONDS:
                 raise CheckFailed(f"{start.service} did not become healthy:\n{tail(log)}")
             time.sleep(0.5)
-    print(f"   {start.service}: well after {time.monotonic() - started:.0f} s", flush=True)
+        print(f"   {start.service}: well after {time.monotonic() - started:.0f} s", flush=True)
+        if start.service == "engine":
+            check_answer(process, log)
 
 
 def is_well(
@@ -229,11 +251,11 @@ def is_well(
         return process.poll() == 0
     if "uvicorn" not in start.command and b" ready" not in log.read_bytes():
         return False
-    if not start.asks_health:
+    if not start.health:
         return True
-    check = [shutil.which(image.health[0], path=image.environment["PATH"]) or image.health[0]]
+    check = [shutil.which(start.health[0], path=image.environment["PATH"]) or start.health[0]]
     done = subprocess.run(
-        [*check, *image.health[1:]],
+        [*check, *start.health[1:]],
         cwd=image.path("."),
         env={**image.environment, **env},
         stdout=subprocess.DEVNULL,
@@ -241,6 +263,29 @@ def is_well(
         check=False,
     )
     return done.returncode == 0
+
+
+def check_answer(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Ask the engine process for a server with the shipped small model, and that for a token."""
+    started = time.monotonic()
+    recipe = Recipe.model_validate({"inference": "vllm", "train": {"method": "full"}})
+    lineage = {"engine": engines.lineage(recipe)}
+    version = ModelVersion(id="v0", model="m", number=0, path="", sha256="", lineage=lineage)
+    with transaction() as session:
+        session.merge(version)
+    target = engines.target(version, ROOT / "seeds" / "smallworld")
+    while not (found := engines.look(target)).servers:
+        engines.want(target)
+        if found.failed is not None:
+            raise CheckFailed(f"vLLM did not start: {found.failed.detail}")
+        if process.poll() is not None or time.monotonic() - started > READY_SECONDS:
+            raise CheckFailed(f"no vLLM server became ready:\n{tail(log)}")
+        time.sleep(1.0)
+    body = {"model": target.model, "prompt": [1, 2, 3], "max_tokens": 1}
+    answer = httpx.post(f"{found.servers[0].url}/completions", json=body, timeout=60)
+    if not answer.is_success or answer.json()["usage"]["completion_tokens"] != 1:
+        raise CheckFailed(f"vLLM does not answer: {answer.text[:500]}")
+    print(f"   vLLM: answers after {time.monotonic() - started:.0f} s", flush=True)
 
 
 def has_module(image: Image, module: str) -> bool:
@@ -255,12 +300,19 @@ def check(name: str, context: Path, stack: Stack) -> None:
     with tempfile.TemporaryDirectory(prefix=f"selftaught-image-{name}-") as folder:
         image = Image(name, Path(folder).resolve())
         build(image, context)
-        if has_module(image, "torch") == (name == "api"):
-            raise CheckFailed("the gateway must not have torch, the others must")
+        if has_module(image, "torch") == (name in WITHOUT_TORCH):
+            raise CheckFailed(f"torch must not be in {sorted(WITHOUT_TORCH)}, but in all others")
         port = str(free_port())
+        url = make_url(stack.database_url)
+        password = Path(folder) / "password"
+        password.write_text(f"{url.password}\n")
         env = {
-            "DATABASE_URL": stack.database_url,
+            "DATABASE_URL": url._replace(password=None).render_as_string(hide_password=False),
+            "DATABASE_PASSWORD_FILE": str(password),
             "REDIS_URL": stack.redis_url,
+            "SELFTAUGHT_NODE": "check",
+            "SELFTAUGHT_DEVICES": "cpu",
+            "SELFTAUGHT_ENGINE_HOST": "localhost",  # a name, as in the compose file
             "UVICORN_HOST": "127.0.0.1",
             "UVICORN_PORT": port,
         }
@@ -270,14 +322,15 @@ def check(name: str, context: Path, stack: Stack) -> None:
 
 def main() -> int:
     """0 if every image asked for is well."""
-    names = sys.argv[1:] or ["api", "generator", "trainer", "evaluator"]
-    for outside in ("DATABASE_URL", "REDIS_URL"):
+    names = sys.argv[1:] or IMAGES
+    for outside in ("DATABASE_URL", "DATABASE_PASSWORD_FILE", "REDIS_URL"):
         os.environ.pop(outside, None)
     failed = []
     with (
         tempfile.TemporaryDirectory(prefix="selftaught-check-") as home,
         Stack(home, only={"postgres", "redis", "migrations"}) as stack,
     ):
+        os.environ["DATABASE_URL"] = stack.database_url  # for what this process itself asks
         for name in names:
             try:
                 check(name, ROOT, stack)

@@ -5,18 +5,25 @@ Embedded and production differ only in these values: where the servers are, neve
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 from functools import lru_cache
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import make_url
 
 
 class Settings(BaseSettings):
     """Read from the environment once per process (see :func:`get_settings`)."""
 
-    model_config = SettingsConfigDict(env_prefix="SELFTAUGHT_", extra="ignore")
+    # An error that shows its input would show DATABASE_URL's password.
+    model_config = SettingsConfigDict(
+        env_prefix="SELFTAUGHT_", extra="ignore", hide_input_in_errors=True
+    )
 
     home: Path = Field(
         default=Path(".selftaught"),
@@ -30,6 +37,11 @@ class Settings(BaseSettings):
         default="postgresql+psycopg://selftaught@127.0.0.1:5432/selftaught",
         validation_alias="DATABASE_URL",
         description="DATABASE_URL: SQLAlchemy URL of Postgres, the truth.",
+    )
+    database_password_file: Path | None = Field(
+        default=None,
+        validation_alias="DATABASE_PASSWORD_FILE",
+        description="DATABASE_PASSWORD_FILE: file with the password that DATABASE_URL leaves out.",
     )
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0",
@@ -50,7 +62,8 @@ class Settings(BaseSettings):
         default_factory=dict,
         description='SELFTAUGHT_ENDPOINTS: JSON object {"name": "https://host/v1"} of '
         "OpenAI-compatible endpoints that recipes may name; the key of endpoint NAME is read from "
-        "SELFTAUGHT_ENDPOINT_KEY_<NAME>.",
+        "SELFTAUGHT_ENDPOINT_KEY_<NAME>, or from the file that SELFTAUGHT_ENDPOINT_KEY_<NAME>_FILE "
+        "names.",
     )
     node: str = Field(
         default_factory=socket.gethostname,
@@ -115,7 +128,25 @@ class Settings(BaseSettings):
         taken = {"local", "vllm"} & set(endpoints)
         if taken:
             raise ValueError(f"an endpoint cannot be named {taken.pop()!r}: the word has a meaning")
+        for name in endpoints:
+            if re.search("[-_]file$", name, re.IGNORECASE):
+                raise ValueError(
+                    f"an endpoint cannot be named {name!r}: its key's variable would be that of "
+                    "another one's file"
+                )
         return endpoints
+
+    @model_validator(mode="after")
+    def _password(self) -> Self:
+        """Put the password of DATABASE_PASSWORD_FILE into the URL, escaped as a URL needs it."""
+        if self.database_password_file is not None:
+            url = make_url(self.database_url)
+            if url.password is not None:
+                raise ValueError("DATABASE_URL has a password and DATABASE_PASSWORD_FILE is set")
+            password = read_secret("DATABASE_PASSWORD_FILE", self.database_password_file)
+            url = url.set(password=password)
+            self.database_url = url.render_as_string(hide_password=False)
+        return self
 
     @property
     def artifacts_dir(self) -> Path:
@@ -126,6 +157,33 @@ class Settings(BaseSettings):
     def versions_dir(self) -> Path:
         """Immutable model versions, one folder each."""
         return self.home / "versions"
+
+
+class SecretError(ValueError):
+    """A secret cannot be had from where the environment says that it is."""
+
+
+def read_secret(variable: str, path: Path) -> str:
+    """What `path` holds, without the newlines that end it. `variable` names it in errors.
+
+    Raises SecretError if there is no such file, it cannot be read, or nothing is in it.
+    """
+    try:
+        secret = path.read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SecretError(f"{variable}: {path} cannot be read: {error}") from error
+    if not secret:
+        raise SecretError(f"{variable}: {path} is empty")
+    return secret
+
+
+def endpoint_key(name: str) -> str | None:
+    """The key of an endpoint of SELFTAUGHT_ENDPOINTS, None if it has none. Raises SecretError."""
+    variable = "SELFTAUGHT_ENDPOINT_KEY_" + name.upper().replace("-", "_")
+    key, path = os.environ.get(variable), os.environ.get(f"{variable}_FILE")
+    if key and path:
+        raise SecretError(f"{variable} and {variable}_FILE are both set")
+    return read_secret(f"{variable}_FILE", Path(path)) if path else key or None
 
 
 @lru_cache(maxsize=1)

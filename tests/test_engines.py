@@ -13,6 +13,7 @@ from selftaught import devices, engines
 from selftaught.contracts import Recipe
 from selftaught.database import transaction
 from selftaught.database.tables import EngineAdapter, EngineDemand, EngineServer, ModelVersion
+from services.engine.health import works
 
 
 def recipe(**settings: Any) -> Recipe:
@@ -134,6 +135,17 @@ def test_a_silent_node_counts_as_gone(target: engines.Target) -> None:
         for table in ("devices", "engine_servers"):
             session.execute(text(f"UPDATE {table} SET seen_at = now() - interval '1 minute'"))
     assert (engines.look(target).servers, engines.look(target).nodes) == ((), 0)
+
+
+def test_a_node_is_healthy_while_its_engine_process_says_that_it_lives(database: object) -> None:
+    assert not works("a")
+    devices.register("a", ["0"])
+    devices.register("b", ["0"])
+    assert works("a")
+    with transaction() as session:
+        session.execute(text("UPDATE devices SET seen_at = now() - interval '1 minute'"))
+    devices.seen("b")
+    assert (works("a"), works("b")) == (False, True)
 
 
 def test_who_asks_says_so_for_a_while(target: engines.Target) -> None:

@@ -29,8 +29,8 @@ def open_engine(
 
     `backend` "local": `model` is a folder with safetensors weights, or with a PEFT adapter, and
     transformers runs it here. Any other value names one of `endpoints` (name -> base URL, ends in
-    /v1); `model` is the name that the endpoint knows, and its key is read from the environment
-    variable SELFTAUGHT_ENDPOINT_KEY_<NAME>.
+    /v1); `model` is the name that the endpoint knows, and its key is what
+    :func:`selftaught.settings.endpoint_key` finds.
 
     The folder of a model version is immutable, so its path identifies it. Do not close engines from
     here; :func:`close_engines` does. Raises ModelLoadError.
@@ -65,5 +65,4 @@ def _open(backend: str, model: str | Path, endpoints: Mapping[str, str]) -> Engi
         return LocalEngine(Path(model))
     if backend not in endpoints:
         raise ModelLoadError(f"no inference endpoint named {backend!r}")
-    variable = "SELFTAUGHT_ENDPOINT_KEY_" + backend.upper().replace("-", "_")
-    return OpenAIEngine(endpoints[backend], str(model), key_variable=variable)
+    return OpenAIEngine(endpoints[backend], str(model), endpoint=backend)

@@ -7,7 +7,6 @@ it is done, and no batch waits for its slowest member.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -20,10 +19,12 @@ from selftaught.inference.protocol import (
     Completion,
     EngineRefused,
     EngineUnavailable,
+    ModelLoadError,
     Sampling,
 )
 from selftaught.inference.streaming import StreamingEngine, Window
 from selftaught.judging import Message
+from selftaught.settings import SecretError, endpoint_key
 
 PROMPT_STATUS = frozenset({400, 413, 422})
 """Statuses that may be about one prompt (too long), not about the whole set-up."""
@@ -34,14 +35,15 @@ class OpenAIEngine(StreamingEngine[list[Message]]):
 
     `window`: requests in flight. `attempts`: tries per request for 429, 5xx and connection errors,
     with exponential backoff from `backoff` seconds, or as long as Retry-After says (at most 60 s).
-    The key is read from the environment variable `key_variable` at every call; none sends none.
+    `endpoint`: its name, whose key is read at every call (see endpoint_key); without a name, or
+    without a key, none is sent. A key that cannot be read raises ModelLoadError.
     """
 
     def __init__(
         self,
         base_url: str,
         model: str,
-        key_variable: str | None = None,
+        endpoint: str | None = None,
         window: int = 256,
         attempts: int = 6,
         backoff: float = 0.5,
@@ -51,14 +53,17 @@ class OpenAIEngine(StreamingEngine[list[Message]]):
         self.model = model
         self.attempts = attempts
         self.backoff = backoff
-        self._key_variable = key_variable
+        self._endpoint = endpoint
         self._window = window
         self._timeout = timeout
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[_ChatSession]:
         """See StreamingEngine."""
-        key = os.environ.get(self._key_variable) if self._key_variable else None
+        try:
+            key = endpoint_key(self._endpoint) if self._endpoint else None
+        except SecretError as error:
+            raise ModelLoadError(str(error)) from error
         async with poster(self._window, self._timeout, key, proxies=True) as server:
             yield _ChatSession(self, server, Window(self._window))
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from selftaught.inference import EngineRefused, EngineUnavailable, Request, Sampling, open_engine
+from selftaught.inference import (
+    EngineRefused,
+    EngineUnavailable,
+    ModelLoadError,
+    Request,
+    Sampling,
+    open_engine,
+)
 from selftaught.inference.openai import OpenAIEngine
 from tests.inference.standin import StandIn, standin
 
@@ -56,6 +64,21 @@ def test_top_k_and_key_are_sent_when_there_are_some(
     engine.generate([ask("a")], Sampling(top_k=20))
     assert server.bodies[0]["top_k"] == 20
     assert server.keys == ["Bearer secret"]
+
+
+def test_a_key_in_a_file_is_read_at_every_call(
+    server: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "key"
+    monkeypatch.setenv("SELFTAUGHT_ENDPOINT_KEY_FILED_FILE", str(path))
+    engine = open_engine("filed", "judge", {"filed": server.url})
+    with pytest.raises(ModelLoadError, match=f"SELFTAUGHT_ENDPOINT_KEY_FILED_FILE: {path}"):
+        engine.generate([ask("a")], SAMPLING)
+    path.write_text("first\n")
+    engine.generate([ask("a")], SAMPLING)
+    path.write_text("second")
+    engine.generate([ask("b")], SAMPLING)
+    assert server.keys == ["Bearer first", "Bearer second"]
 
 
 @pytest.mark.parametrize("command", ["fail:429:2", "fail:500:3", "fail:503:1", "drop:2"])
