@@ -80,16 +80,17 @@ class Store:
 
         Raises StoreUnavailable, ArtifactMissing, ArtifactDamaged, maybe after some files.
         """
-        with _errors(key, ArtifactMissing):
+        with _errors(self._manifest(key), ArtifactMissing):
             manifest = orjson.loads(self._fs.cat_file(self._manifest(key)))
-            for name, sha256 in manifest["sha256"].items():
-                file = local / name
-                if not file.resolve().is_relative_to(local.resolve()):
-                    raise ArtifactDamaged(f"{key}: its manifest names {name!r}")
-                file.parent.mkdir(parents=True, exist_ok=True)
-                self._fs.get_file(self._path(key, name), str(file))
-                if _sha256(file, sync=True) != sha256:
-                    raise ArtifactDamaged(f"{self._path(key, name)} does not have its sha256")
+        for name, sha256 in manifest["sha256"].items():
+            file, remote = local / name, self._path(key, name)
+            if not file.resolve().is_relative_to(local.resolve()):
+                raise ArtifactDamaged(f"{self._manifest(key)} names {name!r}")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with _errors(remote, ArtifactMissing):
+                self._fs.get_file(remote, str(file))
+            if _sha256(file, sync=True) != sha256:
+                raise ArtifactDamaged(f"{remote} does not have its sha256")
 
     def remove(self, key: str) -> None:
         """Remove a file or folder, its manifest first; nothing if it is not there.
@@ -127,7 +128,7 @@ def _errors(key: str, missing: type[StoreError]) -> Iterator[None]:
     try:
         yield
     except orjson.JSONDecodeError as error:
-        raise ArtifactDamaged(f"{key}: its manifest is not JSON") from error
+        raise ArtifactDamaged(f"{key} is not JSON") from error
     except FileNotFoundError as error:
         raise missing(f"{key}: {error}") from error
     except (OSError, BotoCoreError, ClientError, ConnectionBroke) as error:
