@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,34 +27,53 @@ FIRST = {"postgres", "redis", "migrations", "gateway", "evaluator", "relay"}
 FIRST |= {"generator1", "trainer1"}
 
 
+SMALL = {
+    **TINY,
+    "iterations": 1,
+    "chunk_size": 4,
+    "pair": {"instructions": 16},
+    "validate": {"instructions": 8},
+}
+
+
 @contextmanager
-def worker(stack: Stack, home: Path, queue: str, role: str) -> Iterator[None]:
-    """A Celery worker as another machine starts it."""
+def workers(stack: Stack, home: Path, *queues: str) -> Iterator[None]:
+    """Celery workers as another machine starts them, ready; each logs to <home>/<queue>.log."""
     env = {
         **os.environ,
         **stack.config.env,
         "DATABASE_URL": stack.database_url,
         "REDIS_URL": stack.redis_url,
         "SELFTAUGHT_HOME": str(home),
-        "SELFTAUGHT_ROLE": role,
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    options = ["-Q", queue, "--pool", "solo", "--loglevel", "INFO", "-n", f"{role}@%h"]
-    options += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    command = [sys.executable, "-m", "celery", "-A", f"services.{queue}.tasks", "worker"]
-    log = home / f"{role}.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen([*command, *options], env=env, cwd=ROOT, stdout=out, stderr=out)
+    home.mkdir()
+    started: list[tuple[Path, subprocess.Popen[bytes]]] = []
     try:
+        for queue in queues:
+            command = [sys.executable, "-m", "celery", "-A", f"services.{queue}.tasks", "worker"]
+            command += ["-Q", queue, "--pool", "solo", "--loglevel", "INFO", "-n", "second@%h"]
+            command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+            log = home / f"{queue}.log"
+            with log.open("wb") as out:
+                process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=out, stderr=out)
+            started.append((log, process))
         deadline = time.monotonic() + 120
-        while " ready." not in log.read_text():
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
+        for log, process in started:
+            while " ready." not in log.read_text():
+                assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+                time.sleep(0.1)
         yield
     finally:
-        process.terminate()
-        process.wait(30)
+        for _, process in started:
+            process.terminate()
+            process.wait(30)
+
+
+def done(log: Path) -> Counter[str]:
+    """How many chunks of which kind a worker's result was applied of, by its log."""
+    return Counter(re.findall(r" (\w+) st_\S+ applied$", log.read_text(), flags=re.MULTILINE))
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +97,9 @@ def test_two_nodes_share_one_job(s3: S3, tmp_path: Path) -> None:
     bucket = s3.new_bucket()
     env = {**s3.env, "SELFTAUGHT_ARTIFACTS_URL": f"s3://{bucket}/artifacts-of/test"}
     first, second = tmp_path / "first", tmp_path / "second"
-    second.mkdir()
     with (
         Stack(first, generator_workers=1, only=FIRST, env=env) as stack,
-        worker(stack, second, "generator", "second-generator"),
-        worker(stack, second, "evaluator", "second-evaluator"),
+        workers(stack, second, "generator", "evaluator"),
         Client(stack.gateway_url) as client,
     ):
         job = client.wait(start(client, tmp_path), 600)
@@ -98,26 +117,29 @@ def test_two_nodes_share_one_job(s3: S3, tmp_path: Path) -> None:
         answer = client.judge("Repeat these letters: a b c", "a b c", "c b", model=job["model"])
         assert answer["model"].startswith(f"{job['model']}:")
 
-        owners = rows(stack, "SELECT kind, split_part(lock_owner, '@', 1), attempt FROM chunks")
-        done = {kind: {who for k, who, _ in owners if k == kind} for kind, _, _ in owners}
-        assert done["pair"] | done["judge"] == {"generator1", "second-generator"}
-        assert done["validate"] == {"second-evaluator"} and done["train"] == {"trainer1"}
-        assert {attempt for _, _, attempt in owners} == {1}
+        here, there = (done(first / "logs" / "generator1.log"), done(second / "generator.log"))
+        for kind in ("pair", "judge"):
+            assert here[kind] > 0 and there[kind] > 0
+            assert here[kind] + there[kind] == chunks(stack, kind)
+        assert done(second / "evaluator.log")["validate"] == chunks(stack, "validate") > 0
+        assert done(first / "logs" / "trainer1.log")["train"] == 1
+        assert rows(stack, "SELECT DISTINCT attempt FROM chunks") == [(1,)]
 
         prefix = "artifacts-of/test"
         keys = s3.keys(bucket)
         for path, sha256 in rows(stack, "SELECT path, sha256 FROM artifacts"):
             body = s3.body(bucket, f"{prefix}/artifacts/{path}")
             assert hashlib.sha256(body).hexdigest() == sha256
-        trained = [
-            path for (path,) in rows(stack, "SELECT path FROM model_versions") if "/" not in path
-        ]
-        assert len(trained) == 2
-        for path in trained:
-            assert f"{prefix}/versions/{path}/model.safetensors" in keys
-        # What the second node needs of the first, and no more, came to it.
-        assert (second / "versions" / trained[0] / "model.safetensors").is_file()
-        assert list((second / "versions").glob(".*")) == []
+        paths = [path for (path,) in rows(stack, "SELECT path FROM model_versions")]
+        (trained,) = (path for path in paths if not Path(path).is_absolute())
+        for file in (first / "versions" / trained).iterdir():
+            assert f"{prefix}/versions/{trained}/{file.name}" in keys
+            assert (second / "versions" / trained / file.name).read_bytes() == file.read_bytes()
+        assert [folder.name for folder in (second / "versions").iterdir()] == [trained]
+
+
+def chunks(stack: Stack, kind: str) -> int:
+    return sum(k == kind for (k,) in rows(stack, "SELECT kind FROM chunks"))
 
 
 def start(client: Client, folder: Path) -> str:
@@ -134,7 +156,7 @@ def start(client: Client, folder: Path) -> str:
         dataset=ids["instructions"],
         labelled_dataset=ids["labelled"],
         recipe="quickstart",
-        overrides=TINY,
+        overrides=SMALL,
         model="two-nodes",
     )
     return str(job["id"])
