@@ -23,7 +23,8 @@ OURS = {
     for name, service in COMPOSE["services"].items()
     if service["image"].startswith("selftaught-")
 }
-NOT_SETTINGS = {"OMP_NUM_THREADS"}
+AWS = {"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"}
+NOT_SETTINGS = {"OMP_NUM_THREADS", *AWS}  # boto reads its own
 
 
 def known_variables() -> set[str]:
