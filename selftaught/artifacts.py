@@ -148,6 +148,8 @@ def fetched(local: Path) -> Path:
 def _fetch(found: Store, local: Path, unfinished: Path) -> None:
     try:
         found.get(_key(local), unfinished)
+        for folder in (p for p in (unfinished, *unfinished.rglob("*")) if p.is_dir()):
+            sync_folder(folder)
         unfinished.rename(local)
     except BaseException:
         _remove_here(unfinished)

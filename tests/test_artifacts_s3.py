@@ -270,10 +270,6 @@ def test_only_s3_is_a_store() -> None:
 # ---------------------------------------------------------------- in the kernel
 
 
-def rows_in(session_rows: int = 2) -> list[jsonl.Row]:
-    return [{"n": i} for i in range(session_rows)]
-
-
 def test_chunks_of_one_job_run_on_several_nodes(
     database: object, go: Go, s3: S3, bucket: str
 ) -> None:
@@ -283,7 +279,7 @@ def test_chunks_of_one_job_run_on_several_nodes(
     def curate(lease: Lease) -> Result:
         for path in lease.input["judgments"]:
             read.append(len(list(jsonl.read(resolve(path)))))
-        return Result(artifact=publish_rows("curate", lease.path("curate"), rows_in()))
+        return Result(artifact=publish_rows("curate", lease.path("curate"), ROWS))
 
     job = helpers.make_job()
     nodes = ["a", "b"]
@@ -330,7 +326,7 @@ def test_a_job_whose_artifact_is_missing_fails_as_such(database: object, go: Go)
     with transaction() as session:
         artifact = session.scalars(select(Artifact).where(Artifact.kind == "pair")).all()
     for one in artifact:
-        artifacts.remove(artifacts._place(one.path))
+        artifacts.remove(resolve(one.path))
     run_one(helpers.ready(job)[0], "test", helpers.with_run("judge", judge))
     failed = helpers.job(job)
     assert failed.state == "failed" and failed.error is not None
