@@ -2,13 +2,19 @@
 
 A file is there before its row; a crash between the two leaves a file without a row, never a row
 without its file. Paths carry the lease token, so two holders of one chunk never share a file.
+
+With a store (SELFTAUGHT_ARTIFACTS_URL) this home is one node's, and a cache: what is finished is
+shared before its row is written, and what is read is fetched if it is not here yet.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import logging
 import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +23,9 @@ from typing import Any
 import orjson
 
 from selftaught.settings import get_settings
+from selftaught.store import Store, StoreUnavailable, store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class Writer:
 
     def __init__(self, kind: str, path: str) -> None:
         self._kind, self._path = kind, path
-        self._final = resolve(path)
+        self._final = _place(path)
         self._final.parent.mkdir(parents=True, exist_ok=True)
         self._temp = self._final.with_name(f".{self._final.name}.{os.getpid()}.tmp")
         self._hash = hashlib.sha256()
@@ -65,13 +74,14 @@ class Writer:
         return self._rows
 
     def publish(self) -> Published:
-        """fsync, write the manifest, rename into place."""
+        """fsync, write the manifest, rename into place, share. Raises StoreUnavailable."""
         self._file.flush()
         os.fsync(self._file.fileno())
         done = Published(self._kind, self._path, self._hash.hexdigest(), self._bytes, self._rows)
         _write_manifest(self._final, done)
         os.replace(self._temp, self._final)
         sync_folder(self._final.parent)
+        share(self._final)
         return done
 
 
@@ -84,19 +94,80 @@ def publish_rows(kind: str, path: str, rows: Iterable[dict[str, Any]]) -> Publis
 
 
 def resolve(path: str) -> Path:
-    """The absolute path of a relative artifact path; refuses one that leaves the folder."""
-    root = get_settings().artifacts_dir.resolve()
-    full = (root / path).resolve()
-    if not full.is_relative_to(root):
-        raise ValueError(f"artifact path leaves its folder: {path}")
-    return full
+    """The absolute path of a relative artifact path; refuses one that leaves the folder.
+
+    What is not in this home yet is fetched first: raises StoreError.
+    """
+    return fetched(_place(path))
 
 
 def discard(done: Published) -> None:
     """Remove a published file, and its manifest, that no row will ever name."""
-    final = resolve(done.path)
-    final.unlink(missing_ok=True)
-    final.with_suffix(".manifest.json").unlink(missing_ok=True)
+    remove(_place(done.path))
+
+
+def share(local: Path) -> None:
+    """Put a finished file or folder of this home where other nodes find it, if there are any.
+
+    Call it before its row is written. Raises StoreUnavailable; the local one is then removed, since
+    no row will ever name it.
+    """
+    found = store()
+    if found is None:
+        return
+    try:
+        found.put(local, _key(local))
+    except BaseException:
+        _remove_here(local)
+        raise
+
+
+def fetched(local: Path) -> Path:
+    """A file or folder of this home, from the store if it is not here yet: whole or not at all.
+
+    Of several processes of a node that want the same one fetches it, and the others wait.
+    Raises StoreError.
+    """
+    found = store()
+    if found is None or local.exists():
+        return local
+    local.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = local.with_name(f".fetching-{local.name}")
+    folder = os.open(local.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # ends with the process, however it ends
+        if not local.exists():
+            _remove_here(unfinished)  # of a process that was killed
+            _fetch(found, local, unfinished)
+            os.fsync(folder)
+    finally:
+        os.close(folder)
+    return local
+
+
+def _fetch(found: Store, local: Path, unfinished: Path) -> None:
+    try:
+        found.get(_key(local), unfinished)
+        for folder in (p for p in (unfinished, *unfinished.rglob("*")) if p.is_dir()):
+            sync_folder(folder)
+        unfinished.rename(local)
+    except BaseException:
+        _remove_here(unfinished)
+        raise
+
+
+def remove(local: Path) -> None:
+    """Remove a file or folder that no row will ever name, here and in the store.
+
+    A store that is away keeps it: nobody will ask for it.
+    """
+    _remove_here(local)
+    found = store()
+    if found is not None:
+        try:
+            found.remove(_key(local))
+        except StoreUnavailable as error:
+            log.warning("left in the store: %s", error)
 
 
 def hash_folder(folder: Path) -> str:
@@ -116,6 +187,32 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _place(path: str) -> Path:
+    """Where an artifact lies, or will."""
+    root = get_settings().artifacts_dir.resolve()
+    full = (root / path).resolve()
+    if not full.is_relative_to(root):
+        raise ValueError(f"artifact path leaves its folder: {path}")
+    return full
+
+
+def _key(local: Path) -> str:
+    """Its name in the store: where it lies below the home."""
+    settings = get_settings()
+    for folder in (settings.artifacts_dir, settings.versions_dir):  # which may be links
+        if local.is_relative_to(folder.resolve()):
+            return f"{folder.name}/{local.relative_to(folder.resolve()).as_posix()}"
+    raise ValueError(f"nothing that nodes share: {local}")
+
+
+def _remove_here(local: Path) -> None:
+    if local.is_dir():
+        shutil.rmtree(local)
+    else:
+        local.unlink(missing_ok=True)
+        local.with_suffix(".manifest.json").unlink(missing_ok=True)
 
 
 def _write_manifest(final: Path, done: Published) -> None:

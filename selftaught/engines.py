@@ -39,7 +39,7 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    base: str
+    base: str  # as a version's path (versions.folder_of)
     name: str
     settings: EngineSettings
     max_lora_rank: int  # 0: no adapters
@@ -58,7 +58,7 @@ class Target:
     version_id: str
     spec: Spec
     folder: Path
-    adapter: Path | None
+    adapter: str | None  # as a version's path, for the node that loads it
 
     @property
     def model(self) -> str:
@@ -95,11 +95,12 @@ def lineage(recipe: Recipe) -> dict[str, Any]:
 def target(version: ModelVersion, folder: Path) -> Target:
     """What to ask for to have this version, whose weights are in `folder`, answer."""
     config = folder / "adapter_config.json"
-    base = folder
+    base, adapter = version.path, None
     if config.exists():
-        base = Path(json.loads(config.read_text())["base_model_name_or_path"])
-    spec = Spec(base=str(base), name=base.name, **version.lineage["engine"])
-    return Target(version.id, spec, folder, folder if config.exists() else None)
+        base = json.loads(config.read_text())["base_model_name_or_path"]
+        adapter = version.path
+    spec = Spec(base=base, name=Path(base).name, **version.lineage["engine"])
+    return Target(version.id, spec, folder, adapter)
 
 
 def want(target: Target, job_id: str = "") -> None:
@@ -119,7 +120,7 @@ def want(target: Target, job_id: str = "") -> None:
                 "job": job_id,
                 "key": target.spec.key,
                 "spec": target.spec.model_dump_json(),
-                "adapter": str(target.adapter) if target.adapter else None,
+                "adapter": target.adapter,
                 "s": WANTED_SECONDS,
             },
         )

@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from selftaught import aliases
 from selftaught.contracts import Problem
 from selftaught.ids import new_id
+from selftaught.store import StoreError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +125,7 @@ def install(app: FastAPI, registry: CollectorRegistry, streaming: frozenset[str]
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     for lost in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(lost, _on_database_lost)
+    app.add_exception_handler(StoreError, _on_store_error)
     app.add_middleware(RequestMiddleware, registry=registry, streaming=streaming)
 
 
@@ -192,6 +194,16 @@ async def _on_database_lost(request: Request, error: Exception) -> Response:
     logger.error("request %s: no database: %s", rid, error)
     detail = "the database cannot be reached; try again soon"
     return problem(503, "database_unavailable", detail, rid, headers={"Retry-After": "5"})
+
+
+async def _on_store_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StoreError)
+    rid = request_id(request)
+    logger.error("request %s: %s: %s", rid, error.title, error)
+    if isinstance(error, StoreUnavailable):
+        detail = "the artifact store cannot be reached; try again soon"
+        return problem(503, error.code, detail, rid, headers={"Retry-After": "5"})
+    return problem(500, error.code, "a file that this needs is not in the store as it was", rid)
 
 
 class RequestMiddleware:

@@ -29,6 +29,13 @@ class Settings(BaseSettings):
         default=Path(".selftaught"),
         description="SELFTAUGHT_HOME: folder for artifacts, model versions, logs and demo results.",
     )
+    artifacts_url: str = Field(
+        default="",
+        pattern=r"^(s3://[^/]+(/.*)?)?$",
+        description="SELFTAUGHT_ARTIFACTS_URL: 's3://bucket/prefix', where nodes with homes of "
+        "their own share artifacts and versions; default: the home is all there is. Endpoint and "
+        "credentials: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and so on.",
+    )
     role: str = Field(
         default="process",
         description="SELFTAUGHT_ROLE: this process's name, written into leases and logs.",

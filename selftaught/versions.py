@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from selftaught.artifacts import fetched
 from selftaught.database.tables import ModelVersion
 from selftaught.engines import target
 from selftaught.inference.factory import open_engine
@@ -13,12 +14,23 @@ from selftaught.settings import get_settings
 
 
 def version_folder(version: ModelVersion) -> Path:
-    """The folder: trained versions lie below the versions folder, base models where they are."""
-    return (get_settings().versions_dir / version.path).resolve()
+    """The folder of its weights; raises StoreError."""
+    return folder_of(version.path)
+
+
+def folder_of(path: str) -> Path:
+    """The folder that a version's `path` means on this node.
+
+    Trained versions lie below the versions folder, fetched if they are not there yet; base models
+    lie where their absolute path says, on every node. Raises StoreError.
+    """
+    if Path(path).is_absolute():
+        return Path(path).resolve()
+    return fetched((get_settings().versions_dir / path).resolve())
 
 
 def open_version(version: ModelVersion, job_id: str = "", patience: float | None = None) -> Engine:
-    """The engine that answers as this version; raises ModelLoadError.
+    """The engine that answers as this version; raises ModelLoadError, StoreError.
 
     What runs here is loaded once per process. Of one on managed servers `job_id` names the job that
     is told of them, and `patience` is how long to wait for one to be ready (seconds; None: as long

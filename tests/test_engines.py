@@ -20,12 +20,12 @@ def recipe(**settings: Any) -> Recipe:
     return Recipe.model_validate({"inference": "vllm", **settings})
 
 
-def version(id_: str, **settings: Any) -> ModelVersion:
+def version(id_: str, path: str = "", **settings: Any) -> ModelVersion:
     return ModelVersion(
         id=id_,
         model="m",
         number=int(id_[1:]),
-        path="",
+        path=path,
         sha256="",
         lineage={"engine": engines.lineage(recipe(**settings))},
     )
@@ -52,13 +52,20 @@ def test_an_adapter_is_served_by_its_bases_server(tmp_path: Path) -> None:
     config = {"base_model_name_or_path": str(base)}
     (adapter / "adapter_config.json").write_text(json.dumps(config))
     lora = {"train": {"method": "lora"}}
-    seed = engines.target(version("v0", **lora), base)
-    trained = engines.target(version("v1", **lora), adapter)
+    seed = engines.target(version("v0", str(base), **lora), base)
+    trained = engines.target(version("v1", "v1", **lora), adapter)
     assert seed.spec.key == trained.spec.key
     assert (seed.model, seed.adapter) == ("base", None)
-    assert (trained.model, trained.adapter) == ("v1", adapter)
-    other = engines.target(version("v2", engine={"tensor_parallel": 2}, **lora), base)
+    assert (trained.model, trained.adapter) == ("v1", "v1")
+    other = engines.target(version("v2", str(base), engine={"tensor_parallel": 2}, **lora), base)
     assert other.spec.key != seed.spec.key
+
+
+def test_nodes_with_homes_of_their_own_ask_for_the_same_server(tmp_path: Path) -> None:
+    """Of trained weights, wherever each has them."""
+    row = version("v3", "v3", train={"method": "full"})
+    here, there = (engines.target(row, tmp_path / home) for home in ("a", "b"))
+    assert here.spec.key == there.spec.key and here.spec.name == "v3"
 
 
 @pytest.fixture
@@ -67,7 +74,7 @@ def target(database: object, tmp_path: Path) -> engines.Target:
     (tmp_path / "adapter_config.json").write_text(
         json.dumps({"base_model_name_or_path": str(tmp_path / "base")})
     )
-    row = version("v1", train={"method": "lora"})
+    row = version("v1", "v1", train={"method": "lora"})
     with transaction() as session:
         session.add(row)
     return engines.target(row, tmp_path)
@@ -155,4 +162,4 @@ def test_who_asks_says_so_for_a_while(target: engines.Target) -> None:
         rows = session.query(EngineDemand).order_by(EngineDemand.job_id).all()
     assert [row.job_id for row in rows] == ["", "job_1"]
     assert engines.Spec.model_validate(rows[0].spec) == target.spec
-    assert rows[0].adapter == str(target.adapter)
+    assert rows[0].adapter == "v1"

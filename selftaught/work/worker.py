@@ -27,6 +27,7 @@ from selftaught.inference.protocol import (
     ModelLoadError,
 )
 from selftaught.settings import get_settings
+from selftaught.store import StoreError, StoreUnavailable
 from selftaught.work.kernel import (
     Apply,
     Heartbeat,
@@ -44,7 +45,8 @@ from selftaught.work.kernel import (
 log = logging.getLogger(__name__)
 
 ENDPOINT_DELAY = 60.0
-"""Seconds before a chunk is tried again whose endpoint was away; four times as long each time."""
+"""Seconds before a chunk is tried again whose endpoint, or the artifact store, was away; four times
+as long each time."""
 
 _held: Lease | None = None  # what this process works on: one chunk at a time (solo pool)
 
@@ -138,6 +140,12 @@ def run_one(chunk_id: str, owner: str, handlers: Mapping[str, Handler]) -> bool:
         log.error("%s %s: endpoint unavailable: %s", lease.kind, chunk_id, error)
         problem = _problem("endpoint_unavailable", "The endpoint is away", error, "system")
         fail(lease, problem, retry=True, delay=ENDPOINT_DELAY * 4 ** (lease.attempt - 1))
+    except StoreError as error:
+        log.error("%s %s: %s: %s", lease.kind, chunk_id, error.title, error)
+        away = isinstance(error, StoreUnavailable)
+        problem = _problem(error.code, error.title, error, "system")
+        delay = ENDPOINT_DELAY * 4 ** (lease.attempt - 1) if away else 0.0
+        fail(lease, problem, retry=away, delay=delay)
     except OperationalError:
         raise  # Postgres is away: nothing can be reported; the lease runs out and is reaped
     except Exception as error:

@@ -30,6 +30,8 @@ from selftaught.engines import Spec
 from selftaught.ids import new_id
 from selftaught.settings import Settings
 from selftaught.stack.state import free_port
+from selftaught.store import StoreError, StoreUnavailable
+from selftaught.versions import folder_of
 from selftaught.work.events import emit
 from services.engine import adapters
 from services.engine.server import Server, command
@@ -48,7 +50,7 @@ class Demand:
     """What is asked for under one key: versions with their adapters, and the jobs that ask."""
 
     spec: Spec
-    adapters: dict[str, Path] = field(default_factory=dict)
+    adapters: dict[str, str] = field(default_factory=dict)  # version -> its path
     jobs: set[str] = field(default_factory=set)
 
 
@@ -84,6 +86,7 @@ class Node:
         self._servers: dict[str, Running] = {}
         self._failed: dict[str, tuple[str, set[str]]] = {}  # key -> row, and the jobs it failed
         self._loaders = ThreadPoolExecutor(thread_name_prefix="adapters")
+        self._fetching: dict[str, Future[Path]] = {}  # key -> the model's folder
         self._renewed = 0.0
         devices.register(self._name, names)
         with transaction() as session:
@@ -103,7 +106,7 @@ class Node:
                 self._serve_adapters(running, demand)
         self._forget_failures(demands)
         for key, demand in demands.items():
-            if key not in self._servers and key not in self._failed:
+            if key not in self._servers and key not in self._failed and self._has(demand):
                 self._start(demand)
         self._stop_idle()
 
@@ -114,6 +117,24 @@ class Node:
         self._loaders.shutdown(wait=False, cancel_futures=True)
 
     # ------------------------------------------------------------ starting
+
+    def _has(self, demand: Demand) -> bool:
+        """Whether the model is on this node; if not, it is being fetched."""
+        spec = demand.spec
+        future = self._fetching.get(spec.key)
+        if future is None:
+            future = self._fetching[spec.key] = self._loaders.submit(folder_of, spec.base)
+        if not future.done():
+            return False
+        try:
+            future.result()
+        except StoreError as error:
+            del self._fetching[spec.key]
+            log.warning("%s was not fetched: %s", spec.name, error)
+            if not isinstance(error, StoreUnavailable):  # else the next look tries again
+                self._record_failure(new_id("srv"), demand, error.code, error.title, str(error))
+            return False
+        return True
 
     def _start(self, demand: Demand) -> None:
         """Begin a server, if there are devices for it; if not, one that nobody wants makes room."""
@@ -149,7 +170,8 @@ class Node:
     def _spawn(self, spec: Spec, names: list[str]) -> Server:
         settings = self._settings
         port = free_port()
-        arguments, env = command(str(settings.vllm_python), spec, names, settings.engine_host, port)
+        here = spec.model_copy(update={"base": str(folder_of(spec.base))})
+        arguments, env = command(str(settings.vllm_python), here, names, settings.engine_host, port)
         url = f"http://{settings.engine_address or settings.engine_host}:{port}"
         log.info("starting %s", " ".join(arguments))
         return Server(
@@ -206,21 +228,20 @@ class Node:
         if spec.probe is None:
             return True
         if running.probing is None:
-            folder = self._settings.versions_dir.resolve() / spec.probe
             running.probing = self._loaders.submit(
-                adapters.try_out, running.server.url, spec.name, f"probe-{running.id}", folder
+                _try_out, running.server.url, spec.name, f"probe-{running.id}", spec.probe
             )
         if not running.probing.done():
             return False
         try:
             running.probing.result()
-        except adapters.AdapterFailed as error:
-            running.server.stop()
-            self._give_up(running, "no_adapters", str(error))
-            return False
-        except httpx.TransportError as error:  # it dies: the next look finds out
+        except (httpx.TransportError, StoreUnavailable) as error:  # the next look finds out
             log.warning("the probe adapter was not loaded: %s", error)
             running.probing = None
+            return False
+        except (adapters.AdapterFailed, StoreError) as error:
+            running.server.stop()
+            self._give_up(running, "no_adapters", str(error))
             return False
         return True
 
@@ -338,17 +359,17 @@ class Node:
             row = EngineAdapter(server_id=running.id, version_id=version, state="loading")
             session.merge(row)
         running.loading[version] = self._loaders.submit(
-            adapters.load, running.server.url, running.spec.name, version, wanted[version]
+            _load, running.server.url, running.spec.name, version, wanted[version]
         )
 
     def _loaded(self, running: Running, version: str, future: Future[float]) -> None:
         values: dict[str, Any]
         try:
             difference = future.result()
-        except httpx.TransportError as error:  # it dies: the next look finds out
+        except (httpx.TransportError, StoreUnavailable) as error:  # the next look finds out
             log.warning("adapter %s was not loaded: %s", version, error)
             return
-        except adapters.AdapterFailed as error:
+        except (adapters.AdapterFailed, StoreError) as error:
             problem = _problem("adapter_failed", "The adapter does not serve", str(error))
             values = {"state": "failed", "error": problem}
             self._say(running, "adapter.failed", version=version, detail=str(error))
@@ -421,6 +442,14 @@ class Node:
                     emit(session, job_id, type_, told)
 
 
+def _load(url: str, base: str, version: str, path: str) -> float:
+    return adapters.load(url, base, version, folder_of(path))
+
+
+def _try_out(url: str, base: str, name: str, path: str) -> None:
+    adapters.try_out(url, base, name, folder_of(path))
+
+
 def _done(server: Server) -> Counter[str]:
     """What a server has done in its life; nothing if it does not answer any more."""
     found = server.metrics() or {}
@@ -437,7 +466,7 @@ def _demands() -> dict[str, Demand]:
     for row in rows:
         demand = found.setdefault(row.key, Demand(Spec.model_validate(row.spec)))
         if row.adapter is not None:
-            demand.adapters[row.version_id] = Path(row.adapter)
+            demand.adapters[row.version_id] = row.adapter
         if row.job_id:
             demand.jobs.add(row.job_id)
     return found

@@ -13,7 +13,7 @@ from sqlalchemy import func, select, true
 from sqlalchemy.orm import Session
 
 import selftaught
-from selftaught import aliases, devices, engines
+from selftaught import aliases, artifacts, devices, engines
 from selftaught.artifacts import hash_folder, resolve, sync_folder
 from selftaught.contracts import LOCAL_INFERENCE, TERMINAL, Recipe, State
 from selftaught.database import transaction
@@ -57,6 +57,7 @@ def _engine(recipe: Recipe, base: dict[str, Any]) -> dict[str, Any]:
         out = get_settings().versions_dir / engine["probe"]
         if not out.exists():
             write_probe_adapter(Path(base["path"]), settings, 0, out)
+        artifacts.share(out.resolve())
     return engine
 
 
@@ -159,6 +160,7 @@ def train(lease: Lease) -> Result:
         sha256 = hash_folder(work / "model")
         (work / "model").rename(versions / version_id)
         sync_folder(versions)
+        artifacts.share((versions / version_id).resolve())
     except ChildFailed as error:
         shutil.rmtree(work)
         fault = "user" if error.code in USER_FAULTS else "system"
@@ -222,7 +224,7 @@ def undo_train(result: Result) -> None:
     with transaction() as session:
         recorded = session.get(ModelVersion, result.extra["id"]) is not None
     if not recorded:
-        shutil.rmtree(get_settings().versions_dir / result.extra["id"])
+        artifacts.remove((get_settings().versions_dir / result.extra["id"]).resolve())
 
 
 def apply_train(session: Session, lease: Lease, result: Result) -> dict[str, Any]:

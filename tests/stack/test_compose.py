@@ -25,7 +25,8 @@ OURS = {
     for name, service in COMPOSE["services"].items()
     if service["image"].startswith("selftaught-")
 }
-NOT_SETTINGS = {"OMP_NUM_THREADS", "VLLM_HOST_IP"}
+AWS = {"AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"}
+NOT_SETTINGS = {"OMP_NUM_THREADS", "VLLM_HOST_IP", *AWS}  # boto reads its own
 PROFILES = ("cpu", "gpu")
 ASK_VLLM = {"engine", "generator", "evaluator", "evaluator-worker"}
 

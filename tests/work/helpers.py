@@ -129,6 +129,13 @@ def chunk(chunk_id: str) -> Chunk:
         return session.get_one(Chunk, chunk_id)
 
 
+def chunk_of(job_id: str, kind: str) -> str:
+    """The first chunk of this kind."""
+    with transaction() as session:
+        found = select(Chunk.id).where(Chunk.job_id == job_id, Chunk.kind == kind)
+        return session.scalars(found.order_by(Chunk.id)).first() or ""
+
+
 def inputs(job_id: str, kind: str) -> dict[int, list[dict[str, Any]]]:
     """Iteration -> inputs of the chunks of its stage of this kind, in order."""
     found: dict[int, list[dict[str, Any]]] = {}
