@@ -1,9 +1,9 @@
 """One training on several devices: a process (rank) for each, which shards the model (FSDP2).
 
 The training child starts the ranks, passes on what rank 0 says, and ends them all as soon as one
-has ended badly; it is no rank itself, so nothing that a rank waits for keeps it from answering. When
-it dies, however it dies, each rank reads the end of its standard input and stops. Ranks meet in a
-file and talk over the loopback interface only, with NCCL on GPUs and gloo on a CPU.
+has ended badly; it is no rank itself, so nothing that a rank waits for keeps it from answering.
+When it dies, however it dies, each rank reads the end of its standard input and stops. Ranks meet
+in a file and talk over the loopback interface only, with NCCL on GPUs and gloo on a CPU.
 
 torch's own `fully_shard` is used: accelerate makes FSDP of GPU processes only, so that what it does
 could not be tested on a CPU.
@@ -133,13 +133,15 @@ class Ranks:
             if weight.requires_grad
         }
         if all(weight.requires_grad for weight in model.parameters()):
-            trained = model.state_dict()  # with tied weights and buffers
-        whole = {}
-        for name, weight in trained.items():
-            gathered = plain(weight.detach())
-            if self.first:
-                whole[name] = gathered.cpu()
-        return whole
+            trained = model.state_dict(keep_vars=True)  # with buffers
+        gathered: dict[int, torch.Tensor] = {}  # once, where two names share a weight
+        for weight in trained.values():
+            if id(weight) not in gathered:
+                whole = plain(weight.detach())
+                gathered[id(weight)] = whole.cpu() if self.first else whole.new_empty(0)
+        if not self.first:
+            return {}
+        return {name: gathered[id(weight)] for name, weight in trained.items()}
 
 
 ALONE = Ranks()
