@@ -102,9 +102,10 @@ class Ranks:
     def shard(self, model: Any, bf16: bool) -> Any:
         """The model (see loop.prepare), each rank holding its part of every weight.
 
-        A decoder layer is gathered whole while it is at work, embedding, norm and head throughout
-        a pass. `bf16`: in that dtype, and gradients are added up in float32. Weights may lie in the
-        CPU's memory; only a layer at a time is whole on the device.
+        A decoder layer is gathered whole while it is at work; `bf16`: in that dtype, and its
+        gradients are added up in float32. Embedding, norm and head are gathered throughout a pass,
+        in their own dtype, so that what flows between layers is as exact as on one device. Weights
+        may lie in the CPU's memory; only a layer at a time is whole on the device.
         """
         if self.count == 1:
             return model
@@ -120,7 +121,7 @@ class Ranks:
         whole = set(model._no_split_modules)
         for layer in [m for m in model.modules() if type(m).__name__ in whole]:
             fully_shard(layer, mesh=mesh, mp_policy=policy)
-        return fully_shard(model, mesh=mesh, mp_policy=policy)
+        return fully_shard(model, mesh=mesh)
 
     def trained_weights(self, model: Any) -> dict[str, torch.Tensor] | None:
         """What `model.save_pretrained` needs as its state_dict on rank 0, and nothing elsewhere:
@@ -186,12 +187,14 @@ def _is_sharded(value: Any) -> bool:
 @contextmanager
 def joined(number: int, count: int, folder: Path) -> Iterator[Ranks]:
     """Meet the other ranks in `folder`, and part from them when all are done."""
+    cuda = torch.cuda.is_available()
     dist.init_process_group(
-        "nccl" if torch.cuda.is_available() else "gloo",
+        "nccl" if cuda else "gloo",
         init_method=f"file://{folder / 'meeting'}",
         rank=number,
         world_size=count,
         timeout=WAIT,
+        device_id=torch.device("cuda", 0) if cuda else None,
     )
     yield Ranks(number, count)
     dist.barrier()

@@ -81,10 +81,12 @@ def test_more_processes_than_micro_batches(tmp_path: Path, base: Path) -> None:
 
 
 def test_bf16_on_two_processes(tmp_path: Path, base: Path) -> None:
-    exact = trained(tmp_path, base, "exact", **LORA)
-    short = trained(tmp_path, base, "short", devices=2, dtype="bf16", **LORA)
-    assert short["losses"] != exact["losses"]
-    assert short["losses"] == pytest.approx(exact["losses"], rel=0.1)
+    exact = trained(tmp_path, base, "exact")
+    one = trained(tmp_path, base, "one", dtype="bf16")
+    two = trained(tmp_path, base, "two", devices=2, dtype="bf16")
+    assert two["losses"] != exact["losses"]
+    assert two["losses"][0] == pytest.approx(one["losses"][0], rel=1e-4)
+    assert two["losses"] == pytest.approx(one["losses"], rel=0.1)  # gradients are rounded elsewhere
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -131,8 +133,7 @@ def test_a_killed_rank_ends_the_process_and_the_other_one(
     """Without a result and without an error that would end the job: the run may be gone on with."""
     process, ranks = endless
     ranks[number].kill()
-    last = [json.loads(line) for line in process.stdout][-1]
-    assert last["type"] == "step"
+    assert {json.loads(line)["type"] for line in process.stdout} <= {"step"}
     assert process.wait(timeout=60) == 1
     assert gone(ranks)
     assert leftovers(tmp_path) == ["run"]
