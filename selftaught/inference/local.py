@@ -223,6 +223,10 @@ def load_model(
             dtype="auto" if cuda else torch.float32,
             **_placed(base, quantize, spread=place == "many"),
         )
+        for module in model.modules():
+            # bitsandbytes would pack weights anew in evaluation, in place: FSDP's would be lost.
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
         if adapter.exists():
             from peft import PeftModel
 

@@ -17,6 +17,7 @@ from selftaught.inference.local import LocalEngine, load_model
 from services.trainer import child
 from services.trainer.base import QuantizationUnavailable
 from tests.trainer.conftest import lesson, preferences, write
+from tests.trainer.test_base import SEED
 from tests.trainer.test_child import SETTINGS, leftovers, spec
 
 NF4 = {
@@ -45,11 +46,14 @@ def kinds(model: torch.nn.Module) -> set[str]:
     return {type(module).__name__ for module in model.modules()}
 
 
-def test_the_layers_are_held_in_four_bits(base: Path) -> None:
-    whole, words = load_model(base)
-    short, _ = load_model(base, "nf4")
-    assert "Linear4bit" in kinds(short)
-    assert short.get_memory_footprint() < whole.get_memory_footprint() / 2
+def test_the_layers_are_held_in_four_bits() -> None:
+    """Of the shipped seed, which goes on to say much the same."""
+    whole, words = load_model(SEED)
+    short, _ = load_model(SEED, "nf4")
+    for name, module in short.get_decoder().layers.named_modules():
+        if name.endswith("_proj"):
+            matrix = module.weight
+            assert matrix.numel() * matrix.itemsize * 2 == module.in_features * module.out_features
     shown = words.apply_chat_template(lesson(1)[0][0]["prompt"], tokenize=False)
     ids = torch.tensor([words(shown)["input_ids"]])
     with torch.no_grad():
