@@ -100,7 +100,8 @@ class Ranks:
             dist.barrier()
 
     def shard(self, model: Any, bf16: bool) -> Any:
-        """The model (see loop.prepare), each rank holding its part of every weight.
+        """The model (see loop.prepare), each rank holding its part of every weight. Only itself may
+        be called then, not its parts: the call gathers what they share.
 
         A decoder layer is gathered whole while it is at work; `bf16`: in that dtype, and its
         gradients are added up in float32. Embedding, norm and head are gathered throughout a pass,
