@@ -289,6 +289,12 @@ class TrainSettings(Contract):
             raise ValueError("train: give either steps or epochs, and null for the other")
         return self
 
+    @model_validator(mode="after")
+    def _only_a_frozen_base_is_quantized(self) -> TrainSettings:
+        if self.quantize != "none" and self.method != "lora":
+            raise ValueError("train.quantize: only a frozen base can be quantized (method: lora)")
+        return self
+
 
 class EngineSettings(Contract):
     """The vLLM server that a node starts for `inference: vllm` (docs/engines.md)."""

@@ -25,6 +25,9 @@ from selftaught.database.tables import Device
 
 log = logging.getLogger(__name__)
 
+CPU = "cpu"
+"""Names of devices that are no GPU begin so: cpu, cpu:0, ..."""
+
 LEASE_SECONDS = 30.0
 RENEW_SECONDS = 5.0
 WANTED_SECONDS = 10.0
@@ -161,15 +164,16 @@ def held(
 ) -> Iterator[list[str]]:
     """Devices for a training, by name, while the block runs; [] on a node that has none in leasing.
 
-    Waits for them, and calls `check` while it does, which may raise. Raises TooFewDevices.
+    Waits for them, and calls `check` while it does, which may raise. Raises TooFewDevices. A CPU is
+    as many devices as are asked for.
     """
     with transaction() as session:
-        registered = session.scalar(
-            select(func.count()).select_from(Device).where(Device.node == node)
-        )
+        registered = session.scalars(select(Device.name).where(Device.node == node)).all()
     if not registered:
         yield []
         return
+    if all(name.startswith(CPU) for name in registered):
+        count = min(count, len(registered))
     while (names := acquire(node, count, holder, "training")) is None:
         check()
         want(node)

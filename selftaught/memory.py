@@ -379,8 +379,9 @@ def _training_parts(
     gathered = 0.0
     if gpus > 1:
         gathered = ends + 2 * layer
-        if full:  # weights in the arithmetic's dtype, and whole gradients
-            gathered *= (arithmetic + 4) / held
+        if full:  # layers in the arithmetic's dtype, the rest in both, and whole gradients
+            rest = held + 4 + (2 if bf16 else 0)
+            gathered = (ends * rest + 2 * layer * (arithmetic + 4)) / held
     activations = _training_activations(model, settings, tokens, loss_tokens, bf16)
     step = 4 * trained / gpus  # AdamW on CUDA works on all weights at once (foreach)
     parts = {

@@ -120,3 +120,13 @@ def test_a_node_without_leases_needs_none() -> None:
     devices.register("other", ["0"])
     with devices.held("node", 1, "chunk", never) as names:
         assert names == []
+
+
+@pytest.mark.parametrize("names", [["cpu"], ["cpu:0", "cpu:1", "cpu:2"]])
+def test_a_cpu_is_as_many_devices_as_are_asked_for(names: list[str]) -> None:
+    devices.register("node", names)
+    with devices.held("node", 2, "chunk", never) as held:
+        assert held == names[:2]
+    devices.register("gpus", ["0"])
+    with pytest.raises(devices.TooFewDevices), devices.held("gpus", 2, "chunk", never):
+        raise AssertionError("it holds nothing")

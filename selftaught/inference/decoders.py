@@ -91,20 +91,21 @@ class SharedPrefixDecoder:
         slots = self._slots[rows]
         prompts, place = torch.unique(slots // self._width, return_inverse=True)
         self._lengths = self._lengths[rows.to(self._device)]
-        there = rows.to(self._device)
-        self._own = [
-            (self._cut(keys, there), self._cut(values, there)) for keys, values in self._own
-        ]
+        self._own = [(self._cut(keys, rows), self._cut(values, rows)) for keys, values in self._own]
         if len(prompts) < self._prompts:
-            chosen = prompts.to(self._device)
-            self._prompt = [(keys[chosen], values[chosen]) for keys, values in self._prompt]
-            self._bias = None if self._bias is None else self._bias[chosen]
+            self._prompt = [
+                (keys[prompts.to(keys.device)], values[prompts.to(values.device)])
+                for keys, values in self._prompt
+            ]
+            self._bias = None if self._bias is None else self._bias[prompts.to(self._device)]
         self._prompts = len(prompts)
         self._slots = place * self._width + slots % self._width
         self._full = len(self._slots) == self._width * self._prompts
 
     def _cut(self, own: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """The rows of a cache, without copying columns that are not filled yet."""
+        """The rows of a cache, without copying columns that are not filled yet. Layers, and so
+        their caches, may lie on different devices."""
+        rows = rows.to(own.device)
         kept = own.new_empty(len(rows), *own.shape[1:])
         kept[:, :, : self._steps] = own[rows, :, : self._steps]
         return kept
@@ -141,7 +142,7 @@ class SharedPrefixDecoder:
         own_query = (query * scaling).reshape(rows, shared, group, size)
         scores = torch.matmul(self._grid(own_query), prompt_keys.transpose(-1, -2))
         if self._bias is not None:
-            scores += self._bias
+            scores += self._bias.to(scores.device)
         own_scores = self._grid(torch.matmul(own_query, keys.transpose(-1, -2)))
         weights = torch.cat([scores, own_scores], -1).softmax(-1, dtype=torch.float32)
         weights = weights.to(query.dtype)
@@ -232,8 +233,8 @@ class CachedDecoder:
         return logits
 
     def keep(self, rows: torch.Tensor) -> None:
+        self._cache.batch_select_indices(rows.cpu())  # layers may lie on different devices
         rows = rows.to(self._device)
-        self._cache.batch_select_indices(rows)
         self._mask = self._mask[rows]
         self._next = self._next[rows]
 

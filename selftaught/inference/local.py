@@ -11,7 +11,7 @@ import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -41,6 +41,9 @@ _COMPACT_BELOW = 0.85
 """Finished rows leave the batch when less than this share of it is still running."""
 
 
+_SPARE = 6 * 2**30
+"""Bytes of one GPU that weights leave to caches and activations, if it holds the whole model."""
+
 _PADDING = 64
 """Positions that a prompt may be padded by, to share a batch; or a quarter of its own length."""
 
@@ -51,8 +54,9 @@ class LocalEngine:
     `max_rows`: samples decoded together. `cache_bytes`: worst-case size of their keys and values;
     long prompts make smaller batches. `shared_prefix` false forgoes the faster decoder where the
     architecture allows it. On CUDA the weights keep their own dtype, on a CPU they are
-    float32. Only safetensors are read and no code from the folder is run. Calls from several
-    threads take turns.
+    float32; `quantize` as in :func:`load_model`. A model that is too large for one GPU is spread
+    over all that this process sees. Only safetensors are read and no code from the folder is run.
+    Calls from several threads take turns.
     """
 
     def __init__(
@@ -61,10 +65,11 @@ class LocalEngine:
         max_rows: int = 256,
         cache_bytes: int = 4 * 2**30,
         shared_prefix: bool = True,
+        quantize: Literal["none", "nf4"] = "none",
     ) -> None:
         self._lock = threading.Lock()
         self._max_rows = max_rows
-        self.model, self.tokenizer = load_model(path)
+        self.model, self.tokenizer = load_model(path, quantize, "many")
         self.model.eval()
         self._shared = shared_prefix and supports_shared_prefix(self.model)
         if self._shared:
@@ -188,8 +193,18 @@ class LocalEngine:
         return grouped
 
 
-def load_model(path: Path) -> tuple[PreTrainedModel, Any]:
-    """Model (with its adapter merged in, if it is one) and tokenizer. Raises ModelLoadError."""
+def load_model(
+    path: Path,
+    quantize: Literal["none", "nf4"] = "none",
+    place: Literal["one", "many", "cpu"] = "one",
+) -> tuple[PreTrainedModel, Any]:
+    """Model (with its adapter merged in, if it is one) and tokenizer. Raises ModelLoadError.
+
+    `quantize` "nf4": matrices of the layers in 4 bits (bitsandbytes; QLoRA, arXiv 2305.14314); an
+    adapter then stays beside them. `place`: on one GPU, on as many as it needs, or in the CPU's
+    memory, where weights that keep their dtype are read from the file when they are used; without a
+    GPU all of these are the CPU. Quantized weights are always on a GPU if there is one.
+    """
     if not path.is_dir():
         raise ModelLoadError(f"{path.name}: no such model folder")
     try:
@@ -206,11 +221,18 @@ def load_model(path: Path) -> tuple[PreTrainedModel, Any]:
             use_safetensors=True,
             trust_remote_code=False,
             dtype="auto" if cuda else torch.float32,
+            **_placed(base, quantize, spread=place == "many"),
         )
+        for module in model.modules():
+            # bitsandbytes would pack weights anew in evaluation, in place: FSDP's would be lost.
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
         if adapter.exists():
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, str(path)).merge_and_unload()
+            adapted = PeftModel.from_pretrained(model, str(path))
+            # The base with the adapter's layers in it, which is the same model for all who use it.
+            model = adapted.merge_and_unload() if quantize == "none" else adapted.base_model.model
         tokenizer = AutoTokenizer.from_pretrained(
             path if (path / "tokenizer_config.json").exists() else base,
             local_files_only=True,
@@ -220,7 +242,35 @@ def load_model(path: Path) -> tuple[PreTrainedModel, Any]:
         raise ModelLoadError(f"{path.name}: {type(error).__name__}: {error}") from error
     if not tokenizer.chat_template:
         raise ModelLoadError(f"{path.name}: the tokenizer has no chat template")
-    return model.to("cuda" if cuda else "cpu"), tokenizer
+    if getattr(model, "hf_device_map", None) is None:
+        model = model.to("cuda" if cuda and place != "cpu" else "cpu")
+    return model, tokenizer
+
+
+def _placed(base: Path, quantize: str, spread: bool) -> dict[str, Any]:
+    """What `from_pretrained` needs to know to quantize a model or to spread it over GPUs."""
+    cuda = torch.cuda.is_available()
+    several = spread and cuda and torch.cuda.device_count() > 1
+    if quantize == "nf4":
+        from transformers import BitsAndBytesConfig
+
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16 if cuda else torch.float32,
+            bnb_4bit_quant_storage=torch.bfloat16,  # as FSDP shards floats only
+        )
+        one: dict[str, Any] = {"": 0 if cuda else "cpu"}
+        too_large = several and _bytes(base) / 3 + _SPARE > torch.cuda.mem_get_info(0)[0]
+        return {"quantization_config": config, "device_map": "auto" if too_large else one}
+    if several and _bytes(base) + _SPARE > torch.cuda.mem_get_info(0)[0]:
+        return {"device_map": "auto"}
+    return {}
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: Any) -> list[int]:

@@ -16,9 +16,9 @@ from types import FrameType
 
 from sqlalchemy.exc import DBAPIError
 
+from selftaught.devices import CPU
 from selftaught.settings import get_settings
 from services.engine.node import Node
-from services.engine.server import CPU
 
 log = logging.getLogger(__name__)
 

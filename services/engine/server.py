@@ -21,9 +21,9 @@ from pathlib import Path
 import httpx
 import psutil
 
+from selftaught.devices import CPU
 from selftaught.engines import Spec
 
-CPU = "cpu"
 TAIL_LINES = 20
 CAUSES = 3
 _OUT_OF_MEMORY = re.compile(

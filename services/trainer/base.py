@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from selftaught.artifacts import sync_folder
-from selftaught.contracts import LoraSettings
+from selftaught.contracts import LoraSettings, TrainSettings
 from selftaught.inference.protocol import ModelLoadError
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,23 @@ def origin(folder: Path) -> dict[str, str | None]:
     if len(commits) == 1:  # files of several commits are of none
         found["revision"] = commits.pop()
     return found
+
+
+class QuantizationUnavailable(RuntimeError):
+    """The recipe holds the base in 4 bits, and nothing here can."""
+
+
+def check_quantization(settings: TrainSettings) -> None:
+    """Raises QuantizationUnavailable where the settings need bitsandbytes and it is not there."""
+    if settings.quantize == "none":
+        return
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise QuantizationUnavailable(
+            f"train.quantize {settings.quantize!r} needs bitsandbytes, which the trainer has not "
+            "(extra: qlora)"
+        ) from error
 
 
 def write_probe_adapter(folder: Path, settings: LoraSettings, seed: int, out: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from selftaught.jsonl import Row
 from selftaught.judging import JudgeTemplate
@@ -36,12 +36,18 @@ def steps(total: int, count: int) -> list[int]:
 
 
 def score(
-    step: int, path: Path, pairs: Sequence[Row], template: JudgeTemplate, max_tokens: int
+    step: int,
+    path: Path,
+    pairs: Sequence[Row],
+    template: JudgeTemplate,
+    max_tokens: int,
+    quantize: Literal["none", "nf4"] = "none",
 ) -> Checkpoint:
-    """Load a saved checkpoint here and score it on rows {id, instruction, chosen, rejected}."""
+    """Load a saved checkpoint here, its base held as in training, and score it on rows {id,
+    instruction, chosen, rejected}."""
     from selftaught.inference.local import LocalEngine
 
-    engine = LocalEngine(path)
+    engine = LocalEngine(path, quantize=quantize)
     try:
         counts = score_pairs(engine, template, pairs, max_tokens)
     finally:

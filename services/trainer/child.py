@@ -4,8 +4,10 @@ CUDA memory is free for certain when it ends, and cancelling it is a SIGTERM to 
 speaks JSON lines on stdout: {"type": "resumed", step, steps} if it goes on with a run that was
 stopped, {"type": "step", step, steps, loss, learning_rate}, {"type": "checkpoint", step, summary},
 and last {"type": "done", "result"} with exit status 0, or {"type": "error", code, message} with 1.
-Nothing else is written there. It stops on SIGTERM, and when its standard input ends, which says
-that the parent is gone. The output folder appears complete, by a rename, or not at all.
+Nothing else is written there. On several devices it starts a process for each, which trains (see
+ranks.py), and itself scores the checkpoints when they have ended. It stops on SIGTERM, and when its
+standard input ends, which says that the parent is gone. The output folder appears complete, by a
+rename, or not at all.
 
 Checkpoints and the run's state lie in the spec's `work_dir`. It is removed when the run has ended,
 well or with an error; a run that was stopped or killed leaves it, and the same spec goes on there.
@@ -21,7 +23,7 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -31,6 +33,10 @@ from selftaught.artifacts import sync_folder
 from selftaught.contracts import TrainSettings
 from selftaught.inference import ModelLoadError
 from selftaught.registry import judge_template
+from services.trainer.base import QuantizationUnavailable, check_quantization
+
+if TYPE_CHECKING:
+    from services.trainer.ranks import Ranks
 
 _events = 1  # the file descriptor that the parent reads
 
@@ -69,6 +75,7 @@ def run(spec: Spec) -> dict[str, Any]:
     """Train, score the checkpoints, publish the best one; the result for "done"."""
     if spec.output_dir.exists():
         raise Failure("output_exists", f"{spec.output_dir.name} exists already")
+    check_quantization(spec.settings)
     spec.output_dir.parent.mkdir(parents=True, exist_ok=True)
     spec.work_dir.mkdir(parents=True, exist_ok=True)
     try:
@@ -81,17 +88,23 @@ def run(spec: Spec) -> dict[str, Any]:
 
 
 def _train_and_publish(spec: Spec) -> dict[str, Any]:
-    from services.trainer import checkpoints
+    from services.trainer import checkpoints, ranks
 
     template = judge_template(spec.template)
     judged = [row for path in spec.choose_on_paths for row in jsonl.read(path)][::2]
     if not judged:
         raise Failure("bad_data", "no pairs to choose a checkpoint with")
-    trained = _train(spec)
+    settings = spec.settings
+    if settings.devices == 1:
+        trained = _train(spec, ranks.ALONE)
+    else:
+        trained = ranks.run(spec.model_dump_json(), settings.devices, lambda event: say(**event))
     scored = []
-    for step in checkpoints.steps(trained["steps"], spec.settings.checkpoints):
+    for step in checkpoints.steps(trained["steps"], settings.checkpoints):
         folder = spec.work_dir / str(step)
-        scored.append(checkpoints.score(step, folder, judged, template, spec.max_tokens))
+        scored.append(
+            checkpoints.score(step, folder, judged, template, spec.max_tokens, settings.quantize)
+        )
         say(type="checkpoint", step=step, summary=scored[-1].summary)
     best = checkpoints.choose(scored)
     best.path.rename(spec.output_dir)
@@ -103,29 +116,35 @@ def _train_and_publish(spec: Spec) -> dict[str, Any]:
     }
 
 
-def _train(spec: Spec) -> dict[str, Any]:
-    """Train and save each checkpoint as work_dir/<step>; what was done. Frees the model."""
+def _train(spec: Spec, ranks: Ranks) -> dict[str, Any]:
+    """Train and save each checkpoint as work_dir/<step>; what was done. Frees the model. Of several
+    ranks the first one speaks and writes."""
     from services.trainer import checkpoints, loop
     from services.trainer.state import State
 
     settings = spec.settings
-    model, tokenizer, items, too_long = _load(spec)
+    model, tokenizer, items, too_long = _load(spec, ranks)
     total = loop.total_steps(items, settings, spec.seed)
     due = checkpoints.steps(total, settings.checkpoints)
 
     def on_step(step: int, loss: float, rate: float) -> None:
-        say(type="step", step=step, steps=total, loss=loss, learning_rate=rate)
+        if ranks.first:
+            say(type="step", step=step, steps=total, loss=loss, learning_rate=rate)
         if step in due:
-            _save_checkpoint(model, tokenizer, spec.work_dir / str(step))
+            weights = ranks.trained_weights(model)
+            if ranks.first:
+                _save_checkpoint(model, weights, tokenizer, spec.work_dir / str(step))
 
     which = spec.model_dump_json(exclude={"output_dir", "work_dir"})
-    state = State(spec.work_dir / "state.pt", settings.save_every, which)
-    saved = state.saved_step()
-    if saved is not None and all((spec.work_dir / str(s)).is_dir() for s in due if s <= saved):
-        say(type="resumed", step=saved, steps=total)
-    else:
-        state.file.unlink(missing_ok=True)
-    trained = loop.train(model, items, settings, spec.seed, on_step, state)
+    state = State(spec.work_dir / "state.pt", settings.save_every, which, ranks)
+    if ranks.first:
+        saved = state.saved_step()
+        if saved is not None and all((spec.work_dir / str(s)).is_dir() for s in due if s <= saved):
+            say(type="resumed", step=saved, steps=total)
+        else:
+            state.file.unlink(missing_ok=True)
+    ranks.wait()
+    trained = loop.train(model, items, settings, spec.seed, on_step, state, ranks)
     return {
         "objective": settings.objective,
         "start": "seed" if spec.start is None else "previous",
@@ -135,13 +154,15 @@ def _train(spec: Spec) -> dict[str, Any]:
     }
 
 
-def _load(spec: Spec) -> tuple[Any, Any, list[Any], int]:
+def _load(spec: Spec, ranks: Ranks) -> tuple[Any, Any, list[Any], int]:
     """The model to train, its tokenizer, what it learns from, and how many rows were too long."""
     from selftaught.inference.local import load_model
     from services.trainer import data, loop, objectives
 
     settings = spec.settings
-    model, tokenizer = load_model(spec.base_model)
+    place: Literal["one", "cpu"] = "one" if ranks.count == 1 else "cpu"
+    model, tokenizer = load_model(spec.base_model, settings.quantize, place)
+    bf16 = objectives.in_bf16(settings, ranks.device)
     most = int(getattr(model.config, "max_position_embeddings", 2**31))
     rows = (row for path in spec.examples_paths for row in jsonl.read(path))
     items: list[Any]
@@ -149,21 +170,27 @@ def _load(spec: Spec) -> tuple[Any, Any, list[Any], int]:
         items, too_long = data.tokenise(rows, tokenizer, most)
     else:
         pairs, too_long = data.tokenise_preferences(rows, tokenizer, most)
-        model = loop.in_own_dtype(model, settings)
-        items = list(objectives.with_references(model, pairs, settings))
+        model = ranks.shard(loop.in_own_dtype(model, settings), bf16)
+        items = list(objectives.with_references(model, pairs, settings, ranks))
+        if ranks.count > 1:  # an adapter comes before sharding
+            del model
+            model, _ = load_model(spec.base_model, settings.quantize, place)
     if spec.start is not None and settings.method == "full":
         del model
-        model, _ = load_model(spec.start)
+        model, _ = load_model(spec.start, settings.quantize, place)
     adapter = spec.start if settings.method == "lora" else None
-    return loop.prepare(model, settings, spec.seed, adapter), tokenizer, items, too_long
+    model = ranks.shard(loop.prepare(model, settings, spec.seed, adapter), bf16)
+    return model, tokenizer, items, too_long
 
 
-def _save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Whole or absent, as the state that will count on it."""
+def _save_checkpoint(
+    model: Any, weights: dict[str, Any] | None, tokenizer: Any, folder: Path
+) -> None:
+    """Whole or absent, as the state that will count on it. `weights`: None for the model's own."""
     unfinished = folder.with_name(f".{folder.name}")
     for left in (unfinished, folder):  # by a process that was killed behind its last saved state
         shutil.rmtree(left, ignore_errors=True)
-    model.save_pretrained(unfinished)
+    model.save_pretrained(unfinished, state_dict=weights)
     tokenizer.save_pretrained(unfinished)
     _sync(unfinished)
     unfinished.rename(folder)
@@ -208,17 +235,19 @@ def _code(error: Exception) -> str:
     import torch
 
     from services.trainer.loop import NanLoss
+    from services.trainer.ranks import UNTYPED, RankFailed
 
+    if isinstance(error, (Failure, RankFailed)):
+        return error.code
     codes: list[tuple[type[Exception], str]] = [
         (ModelLoadError, "model_load_failed"),
+        (QuantizationUnavailable, "quantization_unavailable"),
         (NanLoss, "nan_loss"),
         (MemoryError, "out_of_memory"),
         (torch.OutOfMemoryError, "out_of_memory"),
         (ValueError, "bad_data"),
     ]
-    if isinstance(error, Failure):
-        return error.code
-    return next((code for kind, code in codes if isinstance(error, kind)), "training_failed")
+    return next((code for kind, code in codes if isinstance(error, kind)), UNTYPED)
 
 
 def report(spec_file: Path) -> int:
@@ -230,13 +259,38 @@ def report(spec_file: Path) -> int:
         say(type="error", code="bad_spec", message=str(error))
         return 1
     except Exception as error:  # noqa: BLE001 - the process's border: a failure leaves as an event
-        say(type="error", code=_code(error), message=f"{type(error).__name__}: {error}")
+        say(type="error", code=_code(error), message=_message(error))
+        return 1
+    return 0
+
+
+def _message(error: Exception) -> str:
+    from services.trainer.ranks import RankFailed
+
+    return str(error) if isinstance(error, RankFailed) else f"{type(error).__name__}: {error}"
+
+
+def report_rank(spec_file: Path, number: int) -> int:
+    """One rank of a training: rank 0 tells how it goes and at last {"type": "trained", "result"},
+    any of them {"type": "error", code, message}; the exit status."""
+    from services.trainer import ranks
+
+    try:
+        spec = Spec.model_validate_json(spec_file.read_bytes())
+        with ranks.joined(number, spec.settings.devices, spec_file.parent) as joined:
+            trained = _train(spec, joined)
+        if joined.first:
+            say(type="trained", result=trained)
+    except Exception as error:  # noqa: BLE001 - as above
+        say(type="error", code=_code(error), message=_message(error))
         return 1
     return 0
 
 
 if __name__ == "__main__":
     _events = _keep_stdout()
-    signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_watch_parent, daemon=True).start()
+    if len(sys.argv) > 2:  # SPEC.json RANK; SIGTERM ends it at once, also while it waits for others
+        os._exit(report_rank(Path(sys.argv[1]), int(sys.argv[2])))
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(report(Path(sys.argv[1])))

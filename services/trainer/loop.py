@@ -18,6 +18,7 @@ import torch
 from selftaught.contracts import LoraSettings, TrainSettings
 from services.trainer.data import Item, count_steps, loss_tokens, steps, tokens
 from services.trainer.objectives import step_loss
+from services.trainer.ranks import ALONE, Ranks, plain
 from services.trainer.state import State
 
 
@@ -63,6 +64,8 @@ def learning_rate(step: int, total: int, settings: TrainSettings) -> float:
 
 def in_own_dtype(model: Any, settings: TrainSettings) -> Any:
     """The weights as they are trained: float32, but a frozen base may stay in a shorter dtype."""
+    if settings.quantize != "none":
+        return model
     return model.float() if settings.method == "full" or settings.dtype == "fp32" else model
 
 
@@ -102,14 +105,16 @@ def train(
     seed: int,
     on_step: Callable[[int, float, float], None],
     state: State | None = None,
+    ranks: Ranks = ALONE,
 ) -> Trained:
-    """Train `model` (see :func:`prepare`) in place; AdamW (betas 0.9, 0.95), gradient clipping.
+    """Train `model` (see :func:`prepare`, and Ranks.shard) in place; AdamW (betas 0.9, 0.95),
+    gradient clipping.
 
     `on_step(step, loss, rate)` is called after each step, counted from 1. With `state`, a run that
     was saved there goes on behind its last saved step. Raises NanLoss before the weights of that
     step are touched.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + ranks.number)  # of dropout, so that ranks differ
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
         [
@@ -131,10 +136,11 @@ def train(
     for step in range(result.steps, total):
         taken = next(source)
         loss = 0.0
-        for part in step_loss(model, taken, settings):
+        for part in step_loss(model, taken, settings, ranks):
             part.backward()
             loss += part.item()
-        norm = torch.nn.utils.clip_grad_norm_(weights.values(), settings.max_grad_norm)
+        loss = ranks.mean(loss)
+        norm = plain(torch.nn.utils.clip_grad_norm_(weights.values(), settings.max_grad_norm))
         if not math.isfinite(loss) or not bool(torch.isfinite(norm)):
             raise NanLoss(f"loss {loss}, gradient norm {float(norm)} at step {step + 1}")
         rate = learning_rate(step, total, settings)

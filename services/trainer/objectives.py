@@ -24,20 +24,25 @@ from services.trainer.data import (
     loss_tokens,
     micro_batches,
 )
+from services.trainer.ranks import ALONE, Ranks
 
 
-def step_loss(model: Any, taken: Sequence[Item], settings: TrainSettings) -> Iterable[torch.Tensor]:
+def step_loss(
+    model: Any, taken: Sequence[Item], settings: TrainSettings, ranks: Ranks = ALONE
+) -> Iterable[torch.Tensor]:
     """The parts of a step's loss, one for each micro-batch; run backward on each before the next.
 
     Examples: cross-entropy, mean over the judgment tokens of the step (nats). Preferences: see
-    :func:`dpo`, mean over the pairs of the step.
+    :func:`dpo`, mean over the pairs of the step. Of several ranks each has its share of the
+    micro-batches, and the mean over ranks of what their parts add up to is the step's loss.
     """
     total = sum(loss_tokens(item) for item in taken)
-    for batch in micro_batches(list(taken), settings.micro_batch_tokens):
+    batches = list(micro_batches(list(taken), settings.micro_batch_tokens))
+    for batch, weight in ranks.share(batches):
         if isinstance(batch[0], Preference):
-            yield dpo(model, batch, settings).sum() / len(taken)
+            yield weight * dpo(model, batch, settings).sum() / len(taken)
         else:
-            yield _token_losses(model, batch, settings, "sum")[0] / total
+            yield weight * _token_losses(model, batch, settings, "sum")[0] / total
 
 
 def dpo(model: Any, pairs: Sequence[Preference], settings: TrainSettings) -> torch.Tensor:
@@ -71,19 +76,24 @@ def dpo_loss(
 
 
 def with_references(
-    model: Any, pairs: list[Preference], settings: TrainSettings
+    model: Any, pairs: list[Preference], settings: TrainSettings, ranks: Ranks = ALONE
 ) -> list[Preference]:
     """The pairs with `model`'s log-probabilities as their reference, so that no second model need
-    stay in memory. Computed in evaluation mode."""
+    stay in memory. Computed in evaluation mode; ranks share the work."""
     model.eval()
-    by_id: dict[int, tuple[float, float]] = {}
+    places = {id(pair): place for place, pair in enumerate(pairs)}
+    references = torch.zeros(len(pairs), 2, dtype=torch.float64)
     with torch.no_grad():
-        for batch in micro_batches(pairs, settings.micro_batch_tokens):
+        batches = list(micro_batches(pairs, settings.micro_batch_tokens))
+        for batch, weight in ranks.share(batches):
             sequences = [*(p.chosen for p in batch), *(p.rejected for p in batch)]
-            found = log_probs(model, sequences, settings).tolist()
-            for index, pair in enumerate(batch):
-                by_id[id(pair)] = (found[index], found[index + len(batch)])
-    return [replace(pair, reference=by_id[id(pair)]) for pair in pairs]
+            found = log_probs(model, sequences, settings).double().cpu()
+            if weight:
+                references[[places[id(pair)] for pair in batch]] = found.view(2, len(batch)).T
+    known = ranks.total(references).tolist()
+    return [
+        replace(p, reference=(one, other)) for p, (one, other) in zip(pairs, known, strict=True)
+    ]
 
 
 def log_probs(model: Any, sequences: Sequence[Example], settings: TrainSettings) -> torch.Tensor:
@@ -119,7 +129,13 @@ def _head_sees(model: Any, places: torch.Tensor) -> Iterator[None]:
 
 
 def arithmetic(settings: TrainSettings, device: torch.device) -> AbstractContextManager[Any]:
-    """bfloat16 where the settings ask for it; 'auto' does on CUDA. Weights keep their dtype."""
-    bf16 = device.type == "cuda" if settings.dtype == "auto" else settings.dtype == "bf16"
-    found: AbstractContextManager[Any] = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+    """bfloat16 where the settings ask for it. Weights keep their dtype."""
+    found: AbstractContextManager[Any] = torch.autocast(
+        device.type, torch.bfloat16, enabled=in_bf16(settings, device)
+    )
     return found
+
+
+def in_bf16(settings: TrainSettings, device: torch.device) -> bool:
+    """Whether the settings ask for bfloat16; 'auto' does on CUDA."""
+    return device.type == "cuda" if settings.dtype == "auto" else settings.dtype == "bf16"

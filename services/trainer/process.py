@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import orjson
 
+from selftaught.devices import CPU
 from selftaught.work.kernel import Lease, LeaseLost
 from services.trainer.child import Spec
 
@@ -68,7 +69,7 @@ def run_child(spec: Spec, work: Path, lease: Lease, devices: Sequence[str] = ())
 
 def _visible(devices: Sequence[str]) -> dict[str, str]:
     """Only the leased GPUs; the CPU, and a node without leases, need no word."""
-    gpus = [name for name in devices if not name.startswith("cpu")]
+    gpus = [name for name in devices if not name.startswith(CPU)]
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
 
 

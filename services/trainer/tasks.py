@@ -27,15 +27,27 @@ from selftaught.work.events import emit
 from selftaught.work.kernel import JobFailure, Lease, LeaseLost, Result
 from selftaught.work.pipeline import role_versions
 from selftaught.work.worker import Handler, make_app
-from services.trainer.base import check_base_model, origin, write_probe_adapter
+from services.trainer.base import (
+    QuantizationUnavailable,
+    check_base_model,
+    check_quantization,
+    origin,
+    write_probe_adapter,
+)
 from services.trainer.child import Spec
 from services.trainer.process import ChildFailed, run_child
 
-USER_FAULTS = {"model_load_failed", "out_of_memory", "nan_loss"}
+USER_FAULTS = {"model_load_failed", "out_of_memory", "nan_loss", "quantization_unavailable"}
 
 
 def register(lease: Lease) -> Result:
     """Check and hash the base model, and the models that have a role beside it."""
+    try:
+        check_quantization(lease.recipe.train)
+    except QuantizationUnavailable as error:
+        raise JobFailure(
+            "quantization_unavailable", "Training would fail", str(error), "user"
+        ) from error
     found = {
         **_check(lease.recipe.base_model, lease.recipe.inference),
         "template": _template(lease),
@@ -155,7 +167,8 @@ def train(lease: Lease) -> Result:
         seed=stable_seed(lease.recipe.seed, lease.iteration),
     )
     try:
-        with devices.held(get_settings().node, 1, lease.chunk_id, lease.check) as names:
+        count = lease.recipe.train.devices
+        with devices.held(get_settings().node, count, lease.chunk_id, lease.check) as names:
             made = run_child(spec, work, lease, names)
         sha256 = hash_folder(work / "model")
         (work / "model").rename(versions / version_id)

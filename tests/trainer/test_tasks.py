@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from selftaught import jsonl
+from selftaught import devices, jsonl
 from selftaught.artifacts import publish_rows, resolve
 from selftaught.contracts import Recipe
 from selftaught.database import transaction
-from selftaught.database.tables import Artifact, ModelVersion
+from selftaught.database.tables import Artifact, Device, ModelVersion
 from selftaught.settings import get_settings
 from selftaught.work import pipeline
 from selftaught.work.kernel import Lease, Result, hand_back
@@ -148,6 +149,51 @@ def test_the_next_attempt_goes_on_and_makes_the_same_version(disturb: Any) -> No
     assert made.lineage["train"]["losses"] == twin.lineage["train"]["losses"]
     assert weights(made) == weights(twin)
     assert unfinished() == []
+
+
+@pytest.mark.parametrize("registered", [[], ["cpu"], ["cpu:0", "cpu:1"]])
+def test_a_training_on_two_devices_is_that_on_one(registered: list[str]) -> None:
+    """Here two processes share the CPU, whatever the node's engine process calls it."""
+    devices.register(get_settings().node, registered)
+    found = []
+    for count in (1, 2):
+        job = helpers.make_job(1, **RECIPE, train={**TRAIN, "steps": 4, "devices": count})
+        helpers.drain(job, HANDLERS)
+        assert helpers.job(job).error is None
+        found.append(versions(job)[-1].lineage)
+    one, two = found
+    assert two["recipe"]["train"]["devices"] == 2
+    assert two["train"]["losses"] == pytest.approx(one["train"]["losses"], rel=1e-4)
+    assert unfinished() == []
+    with transaction() as session:
+        assert session.scalars(select(Device.holder)).all() == [None] * len(registered)
+
+
+def test_a_killed_training_on_two_devices_is_gone_on_with() -> None:
+    undisturbed, _ = job_before_training(devices=2)
+    helpers.drain(undisturbed, HANDLERS)
+    job, chunk = job_before_training(devices=2)
+    kill(job, chunk)
+    assert helpers.chunk(chunk).state == "ready"
+    helpers.drain(job, HANDLERS)
+    [resumed] = events(job, "train.resumed")
+    (twin,), (made,) = versions(undisturbed)[-1:], versions(job)[-1:]
+    assert made.lineage["train"]["resumed_from"] == resumed["step"] > 0
+    assert made.lineage["train"]["losses"] == twin.lineage["train"]["losses"]
+    assert weights(made) == weights(twin)
+    assert unfinished() == []
+
+
+def test_a_recipe_that_needs_bitsandbytes_fails_before_anything_is_spent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # importing it fails
+    job = helpers.make_job(1, **RECIPE, train={**TRAIN, "method": "lora", "quantize": "nf4"})
+    helpers.drain(job, HANDLERS)
+    error = helpers.job(job).error
+    assert error is not None
+    assert (error["code"], error["fault"]) == ("quantization_unavailable", "user")
+    assert versions(job) == []
 
 
 def weights(version: ModelVersion) -> bytes:
