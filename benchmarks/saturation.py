@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = 8
 WINDOW = 256
 BATCH = 50
+WORKERS = 3
 Body = dict[str, Any]
 
 
@@ -55,7 +56,7 @@ def main() -> None:
             "VLLM_SERVER_DEV_MODE": "1",  # for /reset_prefix_cache; the server is on loopback
         }
         with (
-            Stack(home, generator_workers=2, env=env) as stack,
+            Stack(home, generator_workers=WORKERS, env=env) as stack,
             Client(stack.gateway_url) as client,
         ):
             found = [measure(stack, client, home, number, model) for number in range(rounds)]
@@ -77,7 +78,7 @@ def measure(
     settings: dict[str, Any] = {
         "inference": "vllm",
         "iterations": 1,
-        "chunk_size": 64,
+        "chunk_size": 32,
         "seed": number,
         "pair": {"instructions": 256},
         "judge": {"samples": SAMPLES, "need": "all"},

@@ -151,10 +151,9 @@ def test_the_next_attempt_goes_on_and_makes_the_same_version(disturb: Any) -> No
     assert unfinished() == []
 
 
-@pytest.mark.parametrize("registered", [[], ["cpu"], ["cpu:0", "cpu:1"]])
-def test_a_training_on_two_devices_is_that_on_one(registered: list[str]) -> None:
-    """Here two processes share the CPU, whatever the node's engine process calls it."""
-    devices.register(get_settings().node, registered)
+def test_a_training_on_two_devices_is_that_on_one() -> None:
+    """Here two processes share the CPU, which counts as many devices as are asked for."""
+    devices.register(get_settings().node, ["cpu"])
     found = []
     for count in (1, 2):
         job = helpers.make_job(1, **RECIPE, train={**TRAIN, "steps": 4, "devices": count})
@@ -166,7 +165,7 @@ def test_a_training_on_two_devices_is_that_on_one(registered: list[str]) -> None
     assert two["train"]["losses"] == pytest.approx(one["train"]["losses"], rel=1e-4)
     assert unfinished() == []
     with transaction() as session:
-        assert session.scalars(select(Device.holder)).all() == [None] * len(registered)
+        assert session.scalars(select(Device.holder)).all() == [None]
 
 
 def test_a_killed_training_on_two_devices_is_gone_on_with() -> None:
