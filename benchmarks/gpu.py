@@ -50,9 +50,9 @@ SEED = Path(__file__).resolve().parent.parent / "seeds" / "smallworld"
 LLAMA_3 = {"vocab_size": 128_256, "max_position_embeddings": 8192, "rope_theta": 500_000.0}
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {
-        "vocab_size": 512,
-        "hidden_size": 64,
-        "intermediate_size": 128,
+        "vocab_size": 8192,
+        "hidden_size": 128,
+        "intermediate_size": 256,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
@@ -223,12 +223,14 @@ def serving(shape: str, folder: Path, python: str, load: Load) -> str:
     try:
         while not server.healthy():
             if server.exit_code() is not None:
-                raise SystemExit(f"vLLM ended:\n{server.tail()}")
+                raise RuntimeError("vLLM ended")
             time.sleep(1)
         asyncio.run(ask(server.url, shape, load, 1))  # compiles what is compiled late
         began = time.perf_counter()
         written = asyncio.run(ask(server.url, shape, load, load.prompts))
         seconds = time.perf_counter() - began
+    except RuntimeError as failure:
+        raise SystemExit(f"{failure}\n{server.tail()}") from None
     finally:
         server.stop()
     read = load.prompts * load.prompt
@@ -252,7 +254,7 @@ async def ask(url: str, model: str, load: Load, prompts: int) -> int:
             }
             reply = await server.post(f"{url}/v1/completions", body)
             if not reply.success:
-                raise SystemExit(f"vLLM: HTTP {reply.status}: {reply.text}")
+                raise RuntimeError(f"vLLM: HTTP {reply.status}: {reply.text}")
             return int(reply.json()["usage"]["completion_tokens"])
 
         return sum(await asyncio.gather(*(one() for _ in range(prompts))))
