@@ -16,12 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import ColumnElement, func, select, text
+from sqlalchemy import ColumnElement, delete, func, select, text
 from sqlalchemy.orm import InstrumentedAttribute
 
 from selftaught.contracts import EngineSettings, Problem, Recipe
 from selftaught.database import transaction
-from selftaught.database.tables import Device, EngineAdapter, EngineServer, ModelVersion
+from selftaught.database.tables import (
+    Device,
+    EngineAdapter,
+    EngineDemand,
+    EngineServer,
+    ModelVersion,
+)
 from selftaught.hashing import canonical_sha256
 
 WANTED_SECONDS = 30.0
@@ -124,6 +130,12 @@ def want(target: Target, job_id: str = "") -> None:
                 "s": WANTED_SECONDS,
             },
         )
+
+
+def unwant(job_id: str) -> None:
+    """Say that the job asks nothing now, so that no server is kept or started for it."""
+    with transaction() as session:
+        session.execute(delete(EngineDemand).where(EngineDemand.job_id == job_id))
 
 
 def alive(seen_at: InstrumentedAttribute[dt.datetime]) -> ColumnElement[bool]:

@@ -163,3 +163,6 @@ def test_who_asks_says_so_for_a_while(target: engines.Target) -> None:
     assert [row.job_id for row in rows] == ["", "job_1"]
     assert engines.Spec.model_validate(rows[0].spec) == target.spec
     assert rows[0].adapter == "v1"
+    engines.unwant("job_1")
+    with transaction() as session:
+        assert [row.job_id for row in session.query(EngineDemand)] == [""]

@@ -166,6 +166,7 @@ def train(lease: Lease) -> Result:
         max_tokens=lease.recipe.validate_.max_tokens,
         seed=stable_seed(lease.recipe.seed, lease.iteration),
     )
+    engines.unwant(lease.job_id)
     try:
         count = lease.recipe.train.devices
         with devices.held(get_settings().node, count, lease.chunk_id, lease.check) as names:

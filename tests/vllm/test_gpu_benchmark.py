@@ -11,7 +11,6 @@ import pytest
 
 from tests.vllm.conftest import VLLM
 
-
 pytestmark = pytest.mark.vllm
 
 
