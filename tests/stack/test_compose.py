@@ -194,7 +194,11 @@ def test_images_are_built_from_dockerfiles_that_are_there() -> None:
         assert service["image"] == f"selftaught-{image}:{tag}"
         assert service["build"]["dockerfile"] == f"services/{image}/Dockerfile", name
         text = (ROOT / service["build"]["dockerfile"]).read_text()
-        assert f'pip install ".[{image}]" -c constraints.txt' in text
+        extras = re.search(r'^ARG EXTRAS="(.*)"$', text, re.MULTILINE)
+        installed = text.replace("$EXTRAS", extras[1] if extras else "")
+        assert f'pip install ".[{image}]" -c constraints.txt' in installed
+        given = service["build"].get("args", {}).get("EXTRAS")
+        assert given == ("trainer,qlora" if name == "trainer-gpu" else None)
         assert "\nUSER selftaught\n" in text
         assert "\nHEALTHCHECK " in text
         assert ("torch==" in text) == (image != "api")
