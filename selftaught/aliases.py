@@ -139,6 +139,11 @@ def resolve(session: Session, ref: str | None) -> ModelVersion:
 
     None: the only model that has a `latest`. Raises UnknownModel, NothingPromoted, AmbiguousModel.
     """
+    return session.get_one(ModelVersion, resolve_id(session, ref))
+
+
+def resolve_id(session: Session, ref: str | None) -> str:
+    """The id of :func:`resolve`, without reading the version's lineage."""
     if ref is None:
         promoted = list(
             session.scalars(select(Alias.model).where(Alias.alias == LATEST).order_by(Alias.model))
@@ -152,14 +157,14 @@ def resolve(session: Session, ref: str | None) -> ModelVersion:
         raise UnknownModel(ref[:200], model_names(session))
     model, colon, pointer = ref.partition(":")
     if colon and pointer.isascii() and pointer.isdigit():
-        return get_version(session, model, int(pointer))
-    version = session.scalars(
-        select(ModelVersion)
-        .join(Alias, Alias.version_id == ModelVersion.id)
-        .where(Alias.model == model, Alias.alias == (pointer if colon else LATEST))
+        return _version_id(session, model, int(pointer))
+    found = session.scalars(
+        select(Alias.version_id).where(
+            Alias.model == model, Alias.alias == (pointer if colon else LATEST)
+        )
     ).one_or_none()
-    if version is not None:
-        return version
+    if found is not None:
+        return found
     known = known_refs(session, model)
     if known and (not colon or pointer == LATEST):
         raise NothingPromoted(f"no version of {model!r} has been promoted yet")
@@ -168,7 +173,13 @@ def resolve(session: Session, ref: str | None) -> ModelVersion:
 
 def get_version(session: Session, model: str, number: int) -> ModelVersion:
     """An exact version; raises UnknownModel."""
-    query = select(ModelVersion).where(ModelVersion.model == model, ModelVersion.number == number)
+    return session.get_one(ModelVersion, _version_id(session, model, number))
+
+
+def _version_id(session: Session, model: str, number: int) -> str:
+    query = select(ModelVersion.id).where(
+        ModelVersion.model == model, ModelVersion.number == number
+    )
     found = session.scalars(query).one_or_none() if 0 <= number <= _LARGEST else None
     if found is None:
         known = known_refs(session, model) or model_names(session)

@@ -44,6 +44,9 @@ def up(
     evaluator_port: Annotated[
         int, typer.Option(help="Evaluator service port; 0: any free one.")
     ] = 0,
+    evaluators: Annotated[
+        int, typer.Option(min=1, help="Number of evaluator processes behind /judge.")
+    ] = 1,
     generator_workers: Annotated[
         int, typer.Option(min=0, help="Number of generator worker processes.")
     ] = 2,
@@ -60,6 +63,7 @@ def up(
         home,
         port=port,
         evaluator_port=evaluator_port,
+        evaluators=evaluators,
         generator_workers=generator_workers,
         tied=False,
     )

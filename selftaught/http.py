@@ -5,13 +5,14 @@ The one module of this package that knows a web framework; only services import 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -45,6 +46,13 @@ _ALIAS_STATUS: dict[type[Exception], tuple[int, str]] = {
     aliases.NothingToRollBackTo: (409, "nothing_to_roll_back_to"),
 }
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
+
+
+Result = TypeVar("Result")
+
+
+class DatabaseLost(Exception):
+    """Postgres does not answer, told by code that asks it without SQLAlchemy."""
 
 
 class Refused(HTTPException):
@@ -123,7 +131,7 @@ def install(app: FastAPI, registry: CollectorRegistry, streaming: frozenset[str]
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(aliases.AliasError, _on_alias_error)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    for lost in (OperationalError, InterfaceError, PoolTimeout):
+    for lost in (OperationalError, InterfaceError, PoolTimeout, DatabaseLost):
         app.add_exception_handler(lost, _on_database_lost)
     app.add_exception_handler(StoreError, _on_store_error)
     app.add_middleware(RequestMiddleware, registry=registry, streaming=streaming)
@@ -138,6 +146,28 @@ def request_id(request: Request) -> str | None:
     """The id that :class:`RequestMiddleware` gave this request."""
     found: str | None = getattr(request.state, "request_id", None)
     return found
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """What `work` gives; when the client leaves first, it is cancelled and ClientDisconnect raised.
+
+    For routes whose body has been read.
+    """
+
+    async def left() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.create_task(work), asyncio.create_task(left())
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -186,7 +216,7 @@ async def _on_validation(request: Request, error: Exception) -> Response:
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
     logger.info("client left during %s %s", request.method, request.url.path)
-    return problem(400, "client_disconnected", "the body ended early", request_id(request))
+    return problem(400, "client_disconnected", "the client left", request_id(request))
 
 
 async def _on_database_lost(request: Request, error: Exception) -> Response:

@@ -18,6 +18,7 @@ from selftaught.judging import (
     JudgeTemplate,
     LabelTemplate,
     ModifyTemplate,
+    ScoreTemplate,
     Template,
     load_template,
     parse_template,
@@ -107,6 +108,14 @@ def judge_template(name: str) -> JudgeTemplate:
     template = _template(name)
     if not isinstance(template, JudgeTemplate):
         raise UnknownName("judge template", name, _template_names("judge"))
+    return template
+
+
+def score_template(name: str) -> ScoreTemplate:
+    """A score template, shipped or uploaded; raises UnknownName."""
+    template = _template(name)
+    if not isinstance(template, ScoreTemplate):
+        raise UnknownName("score template", name, _template_names("score"))
     return template
 
 

@@ -58,7 +58,14 @@ class Settings(BaseSettings):
     evaluator_url: str = Field(
         default="http://127.0.0.1:8081",
         validation_alias="EVALUATOR_URL",
-        description="EVALUATOR_URL: base URL of the evaluator service behind POST /judge.",
+        description="EVALUATOR_URL: base URL of the evaluator service behind POST /judge, or of "
+        "several replicas, with commas between them.",
+    )
+    judge_in_flight: int = Field(
+        default=512, gt=0, description="Judge calls that one evaluator answers at once; else 429."
+    )
+    judge_cache_bytes: int = Field(
+        default=64 * 2**20, ge=0, description="Memory for former answers of /judge, per evaluator."
     )
     models_dir: Path | None = Field(
         default=None,

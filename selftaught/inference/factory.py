@@ -51,6 +51,13 @@ def open_engine(
         return engine
 
 
+def forget_engine(engine: Engine) -> None:
+    """Drop a loaded model; its memory is free when those who use it have ended."""
+    with _lock:
+        for key in [key for key, kept in _engines.items() if kept is engine]:
+            del _engines[key]
+
+
 def close_engines() -> None:
     """Forget every loaded model, so that its memory is free (before training on the same GPU)."""
     with _lock:

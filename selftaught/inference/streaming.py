@@ -9,6 +9,8 @@ with a prefix cache computes the prompt once.
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -141,10 +143,34 @@ class StreamingEngine(ABC, Generic[Prompt]):
         call.check()
 
 
+async def ask_within(
+    session: Session[Prompt], requests: Sequence[Request], sampling: Sampling
+) -> tuple[list[list[Completion]], float]:
+    """Engine.generate within a session that stays open, and when (time.perf_counter) it began.
+
+    It has begun when the window has room for the first sample. Cancelling it ends its requests.
+    """
+    call = _Call(session)
+    answers: list[list[Completion]] = [[] for _ in requests]
+
+    def once(index: int) -> Dialogue:
+        answers[index] = yield requests[index], sampling
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for index in range(len(requests)):
+                group.create_task(call.follow(once(index)))
+    except BaseExceptionGroup as errors:
+        raise _first(errors) from None
+    call.check()
+    return answers, call.began
+
+
 class _Call(Generic[Prompt]):
     """The dialogues of one call, and what became of their requests."""
 
     def __init__(self, session: Session[Prompt]) -> None:
+        self.began = math.inf
         self._session = session
         self._refusals: list[EngineRefused] = []
         self._answered = False
@@ -166,6 +192,7 @@ class _Call(Generic[Prompt]):
 
     async def _one(self, prompt: Prompt, seed: int, sample: int, sampling: Sampling) -> Completion:
         async with self._session.window.hold(self._session.cost(prompt, sampling)):
+            self.began = min(self.began, time.perf_counter())
             found = await self._session.ask(prompt, seed, sample, sampling)
         if isinstance(found, EngineRefused):
             self._refusals.append(found)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import resources
 from itertools import permutations
 from typing import Annotated, Any, Literal
@@ -52,7 +52,7 @@ class _Prompt(Contract):
     system: str | None = Field(None, description="System message; no placeholders are filled in.")
     user: str = Field(description="User message with {placeholders}.")
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of the content without the name: renaming a template does not change it."""
         return canonical_sha256(self.model_dump(mode="json", exclude={"name"}))
@@ -133,6 +133,29 @@ class RatingTemplate(_Prompt):
     def render(self, instruction: str, response: str) -> list[Message]:
         """Chat messages that show one response."""
         return self._messages({"instruction": instruction, "response": response})
+
+
+class ScoreTemplate(_Prompt):
+    """Asks for a number from 0 to 10, on the reply's last line."""
+
+    kind: Literal["score"] = "score"
+
+    @model_validator(mode="after")
+    def _check(self) -> ScoreTemplate:
+        _need(self.user, {"instruction", "response"})
+        return self
+
+    def render(self, instruction: str, response: str) -> list[Message]:
+        """Chat messages that show one response."""
+        return self._messages({"instruction": instruction, "response": response})
+
+    def read(self, reply: str, finished: bool = True) -> float | None:
+        """The number; None unless the last line that is not blank is one from 0 to 10, and nothing
+        else, in a reply that was not cut off (`finished`)."""
+        last_line = reply.rstrip().rpartition("\n")[2].strip()
+        if not finished or not re.fullmatch(r"\d{1,2}(\.\d{1,2})?", last_line, re.ASCII):
+            return None
+        return float(last_line) if float(last_line) <= 10 else None
 
 
 class ModifyTemplate(_Prompt):
@@ -240,7 +263,14 @@ class LabelTemplate(_Prompt):
         return Label(category, int(complexity), length)
 
 
-Template = JudgeTemplate | ModifyTemplate | LabelTemplate | BestOfFourTemplate | RatingTemplate
+Template = (
+    JudgeTemplate
+    | ModifyTemplate
+    | LabelTemplate
+    | BestOfFourTemplate
+    | RatingTemplate
+    | ScoreTemplate
+)
 _TEMPLATE: TypeAdapter[Template] = TypeAdapter(Annotated[Template, Field(discriminator="kind")])
 
 

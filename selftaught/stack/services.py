@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from selftaught.stack.spec import ProcessSpec, StackConfig, Tier
@@ -24,14 +25,20 @@ def _uvicorn(app: str, port: int) -> tuple[str, ...]:
     return (sys.executable, "-m", "uvicorn", app, *where)
 
 
-def services(config: StackConfig, gateway_port: int, evaluator_port: int) -> list[ProcessSpec]:
+def evaluator_names(config: StackConfig) -> list[str]:
+    """Names of the processes that answer /judge: evaluator, evaluator2, .."""
+    return ["evaluator", *(f"evaluator{number}" for number in range(2, config.evaluators + 1))]
+
+
+def services(
+    config: StackConfig, gateway_port: int, evaluator_ports: Sequence[int]
+) -> list[ProcessSpec]:
     """Everything but Postgres and Redis, in start order."""
     # One thread a process, unless the user says otherwise: processes share the cores, and the
     # threads of a small model that wait for a core which another process holds lose more than
     # they gain.
     cores = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or "1"}
     gateway = f"http://127.0.0.1:{gateway_port}"
-    evaluator = f"http://127.0.0.1:{evaluator_port}"
     specs = [
         ProcessSpec(
             "gateway",
@@ -40,13 +47,16 @@ def services(config: StackConfig, gateway_port: int, evaluator_port: int) -> lis
             url=gateway,
             ready_url=f"{gateway}/readyz",
         ),
-        ProcessSpec(
-            "evaluator",
-            _uvicorn("services.evaluator.main:app", evaluator_port),
-            env=cores,
-            tier=Tier.SERVICE,
-            url=evaluator,
-            ready_url=f"{evaluator}/readyz",
+        *(
+            ProcessSpec(
+                name,
+                _uvicorn("services.evaluator.main:app", port),
+                env=cores,
+                tier=Tier.SERVICE,
+                url=f"http://127.0.0.1:{port}",
+                ready_url=f"http://127.0.0.1:{port}/readyz",
+            )
+            for name, port in zip(evaluator_names(config), evaluator_ports, strict=True)
         ),
         ProcessSpec(
             "relay",

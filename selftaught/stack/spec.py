@@ -68,6 +68,9 @@ class StackConfig:
     port: int | None = None
     """Gateway port; None: 8080 if free, else any; 0: any free one."""
     evaluator_port: int = 0
+    """Of the first evaluator."""
+    evaluators: int = 1
+    """Replicas that answer /judge."""
     generator_workers: int = 2
     trainer_workers: int = 1
     only: frozenset[str] | None = None

@@ -162,10 +162,14 @@ class Supervisor:
         wanted = self.config.port
         if wanted is None:
             wanted = 8080 if state.port_is_free(8080) else 0
-        gateway, evaluator = port(wanted), port(self.config.evaluator_port)
+        gateway = port(wanted)
+        evaluators = [port(self.config.evaluator_port)]
+        evaluators += [port(0) for _ in range(1, self.config.evaluators)]
+        urls = [f"http://127.0.0.1:{evaluator}" for evaluator in evaluators]
         self.urls["gateway"] = f"http://127.0.0.1:{gateway}"
-        self.urls["evaluator"] = self.env["EVALUATOR_URL"] = f"http://127.0.0.1:{evaluator}"
-        return services.services(self.config, gateway, evaluator)
+        self.urls["evaluator"] = urls[0]
+        self.env["EVALUATOR_URL"] = ",".join(urls)
+        return services.services(self.config, gateway, evaluators)
 
     def _environment(self) -> dict[str, str]:
         env = {**os.environ, MARK: self.mark, "SELFTAUGHT_HOME": str(self.home)}

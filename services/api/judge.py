@@ -1,44 +1,131 @@
-"""POST /judge: passed through to the evaluator service, which holds the models."""
+"""POST /judge: passed through to an evaluator, which holds the models.
+
+Of several replicas the one with the fewest calls is asked. A judgment changes nothing, so a call
+whose replica died is asked of the next one.
+"""
 
 from __future__ import annotations
 
-from typing import cast
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, cast
 
-import httpx
-from fastapi import APIRouter, Request, Response
+import aiohttp
+from fastapi import APIRouter, Header, Request, Response
 
 from selftaught.contracts import JudgeIn, JudgeOut
-from selftaught.http import Refused, problem_docs, request_id
+from selftaught.http import Refused, problem_docs, request_id, while_connected
 
 router = APIRouter(tags=["judge"])
 
-TIMEOUT = httpx.Timeout(600.0, connect=5.0, pool=30.0)
-_DOCS = problem_docs(404, 409, 503, 504)
+LOST_SECONDS = 2.0
+"""A replica that could not be reached is asked last for so long."""
+PATIENCE = 5.0
+"""Seconds that a call waits for a replica to come back, if none can be reached."""
+SPARE = 10.0
+"""Seconds beyond a call's own timeout, which the evaluator keeps."""
+_DOCS = problem_docs(404, 409, 429, 502, 503, 504)
+_KEPT = ("content-type", "retry-after")
 
 
-def new_client(base_url: str) -> httpx.AsyncClient:
-    """The client that lives as long as the app."""
-    limits = httpx.Limits(max_connections=256)
-    return httpx.AsyncClient(base_url=base_url, timeout=TIMEOUT, limits=limits)
+class Unreachable(Exception):
+    """No replica answers."""
 
 
-async def _judge(request: Request, body: JudgeIn) -> Response:
+class Replica:
+    """One evaluator, as this gateway sees it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.calls = 0
+        self.lost_until = 0.0
+
+
+class Evaluators:
+    """The replicas behind `urls`."""
+
+    def __init__(self, urls: Sequence[str], session: aiohttp.ClientSession) -> None:
+        self._replicas = [Replica(url.rstrip("/")) for url in urls]
+        self._session = session
+
+    async def post(
+        self, path: str, body: bytes, headers: Mapping[str, str], timeout: float
+    ) -> Response:
+        """An evaluator's answer. Raises Unreachable, and TimeoutError after `timeout` seconds."""
+        began = time.monotonic()
+        while True:
+            replica = self._best()
+            replica.calls += 1
+            try:
+                async with self._session.post(
+                    replica.url + path,
+                    data=body,
+                    headers=headers,
+                    timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=PATIENCE),
+                    allow_redirects=False,
+                ) as answer:
+                    kept = {name: answer.headers[name] for name in _KEPT if name in answer.headers}
+                    return Response(await answer.read(), answer.status, kept)
+            except aiohttp.ConnectionTimeoutError as error:
+                problem: Exception = error
+            except TimeoutError:
+                raise
+            except (aiohttp.ClientError, OSError) as error:
+                problem = error
+            finally:
+                replica.calls -= 1
+            now = time.monotonic()
+            replica.lost_until = now + LOST_SECONDS
+            if all(one.lost_until > now for one in self._replicas):
+                if now - began > PATIENCE:
+                    raise Unreachable(str(problem)) from problem
+                await asyncio.sleep(0.1)
+
+    def _best(self) -> Replica:
+        """One that was not lost just now, with the fewest calls."""
+        now = time.monotonic()
+        return min(self._replicas, key=lambda one: (max(0.0, one.lost_until - now), one.calls))
+
+
+@asynccontextmanager
+async def evaluators(urls: str) -> AsyncIterator[Evaluators]:
+    """The replicas at these URLs, commas between them; connections live as long as the block."""
+    connector = aiohttp.TCPConnector(
+        limit=0,
+        keepalive_timeout=4,  # less than the 5 s of uvicorn, or it may close as we send
+    )
+    async with aiohttp.ClientSession(connector=connector) as session:
+        yield Evaluators([url.strip() for url in urls.split(",")], session)
+
+
+async def _judge(
+    request: Request,
+    body: JudgeIn,
+    selftaught_model: Annotated[
+        str | None, Header(description="The model, where the body names none.")
+    ] = None,
+) -> Response:
     """Which of two responses is better? Both orders; `latest` if no model is named."""
-    client = cast(httpx.AsyncClient, request.app.state.evaluator)
+    if body.model is None and selftaught_model is not None:
+        body = body.model_copy(update={"model": selftaught_model})
+    found = cast(Evaluators, request.app.state.evaluators)
     headers = {"content-type": "application/json", "x-request-id": request_id(request) or ""}
+    sent = body.model_dump_json(exclude_none=True).encode()
     try:
-        answer = await client.post("/judge", content=body.model_dump_json(), headers=headers)
-    except httpx.ReadTimeout as error:
+        return await while_connected(
+            request, found.post("/judge", sent, headers, body.timeout_seconds + SPARE)
+        )
+    except TimeoutError as error:
         raise Refused(504, "evaluator_timeout", "the evaluator did not answer in time") from error
-    except httpx.TransportError as error:
+    except Unreachable as error:
         raise Refused(
             503,
             "evaluator_unavailable",
             "the evaluator service cannot be reached; try again soon",
             headers={"Retry-After": "5"},
         ) from error
-    kept = {k: v for k, v in answer.headers.items() if k in ("content-type", "retry-after")}
-    return Response(answer.content, answer.status_code, kept)
 
 
 for path, hidden in (("/judge", False), ("/v1/judge", True)):

@@ -65,8 +65,8 @@ def create_app() -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with judge.new_client(get_settings().evaluator_url) as client:
-        app.state.evaluator = client
+    async with judge.evaluators(get_settings().evaluator_url) as found:
+        app.state.evaluators = found
         yield
 
 

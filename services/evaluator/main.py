@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-import anyio
-from anyio import to_thread
 from fastapi import FastAPI, Request, Response
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 import selftaught
 from selftaught import http
@@ -20,36 +20,65 @@ from selftaught.inference import (
     ModelLoadError,
 )
 from selftaught.readiness import Readiness, postgres, readiness, schema
-from services.evaluator.judge import TooLong, judge
+from selftaught.registry import UnknownName
+from selftaught.settings import get_settings
+from services.evaluator.judge import Busy, DeadlineExceeded, Judge
+from services.evaluator.ruling import TooLong
 
 logger = logging.getLogger(__name__)
-WAITING = 32
-"""Judgments in threads of their own, so that waiting for a model never blocks the probes."""
 
 
 def create_app() -> FastAPI:
     """A new judge service; models load when they are first asked."""
+    settings = get_settings()
+    judge = Judge(settings.judge_in_flight, settings.judge_cache_bytes)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await judge.warm_up()
+        yield
+        await judge.close()
+
     app = FastAPI(
         title="selftaught evaluator",
         version=selftaught.__version__,
         generate_unique_id_function=lambda route: route.name,
+        lifespan=lifespan,
     )
     registry = CollectorRegistry()
     verdicts = Counter(
-        "selftaught_verdicts", "Verdicts given.", ["model", "verdict"], registry=registry
+        "selftaught_verdicts",
+        "Verdicts given.",
+        ["model", "verdict", "cached"],
+        registry=registry,
     )
+    seconds = Histogram("selftaught_judge_seconds", "Latency by part.", ["part"], registry=registry)
+    gauge = Gauge("selftaught_judge_in_flight", "Calls being answered.", registry=registry)
+    gauge.set_function(lambda: judge.now)
     http.install(app, registry, streaming=frozenset())
     app.add_exception_handler(InferenceError, _on_inference_error)
-    limiter = anyio.CapacityLimiter(WAITING)
 
-    @app.post("/judge", name="judge", responses=problem_docs(404, 409, 502, 503))
-    async def judge_pair(body: JudgeIn) -> JudgeOut:
+    @app.post("/judge", name="judge", responses=problem_docs(404, 409, 429, 502, 503, 504))
+    async def judge_pair(
+        request: Request,
+        body: JudgeIn,
+    ) -> JudgeOut:
         """Which of two responses is better?"""
         try:
-            out = await to_thread.run_sync(judge, body, limiter=limiter)
+            out = await http.while_connected(request, judge(body))
         except TooLong as error:
             raise Refused(422, "too_long", str(error)) from error
-        verdicts.labels(out.model, out.verdict).inc()
+        except UnknownName as error:
+            raise Refused(404, "unknown_template", str(error), param="template") from error
+        except Busy as error:
+            headers = {"Retry-After": "1"}
+            raise Refused(429, "too_many_calls", str(error), headers=headers) from error
+        except DeadlineExceeded as error:
+            raise Refused(504, "deadline_exceeded", str(error)) from error
+        verdicts.labels(out.model, out.verdict, str(out.cached).lower()).inc()
+        if not out.cached:
+            seconds.labels("queue").observe(out.latency.queue)
+            seconds.labels("engine").observe(out.latency.engine)
         return out
 
     @app.get("/healthz")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 
@@ -19,12 +23,13 @@ from selftaught.inference import (
     ModelLoadError,
     Request,
 )
+from selftaught.settings import get_settings
 from services.evaluator import judge as service
 from services.evaluator.main import create_app
 from tests.api.conftest import assert_problem
 from tests.conftest import Servers
 
-GOOD_FIRST = {"instruction": "i", "response_a": "good", "response_b": "bad"}
+GOOD_FIRST = {"instruction": "i", "response_a": "good", "response_b": "bad", "explain": True}
 
 
 class Engine:
@@ -35,9 +40,14 @@ class Engine:
         self.say: dict[int, list[str]] = {}
         self.finish = "stop"
         self.error: Exception | None = None
+        self.hold = threading.Event()
+        self.hold.set()
+        self.begun = threading.Semaphore(0)
 
     def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Any:
         self.asked.append((requests, sampling))
+        self.begun.release()
+        assert self.hold.wait(30)
         if self.error is not None:
             raise self.error
         return [
@@ -60,6 +70,7 @@ class Engine:
 def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     found = Engine()
     monkeypatch.setattr(service, "open_version", lambda version, patience: found)
+    monkeypatch.setattr(get_settings(), "judge_in_flight", 3)
     return found
 
 
@@ -82,6 +93,13 @@ def evaluator(database: Servers, engine: Engine) -> Iterator[TestClient]:
         yield found
 
 
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def promote(number: int) -> None:
     with transaction() as session:
         aliases.move(session, "m", "latest", number, "test")
@@ -95,7 +113,10 @@ def test_both_orders_agree(evaluator: TestClient, engine: Engine) -> None:
         ("AB", "A", "because\n[[A]]"),
         ("BA", "A", "well\n[[B]]"),
     ]
-    assert (out["model"], out["template"], out["tokens"]) == ("m:0", "mt-bench", 6)
+    assert (out["model"], out["template"], out["job"]) == ("m:0", "mt-bench", None)
+    assert (out["prompt_tokens"], out["completion_tokens"], out["cached"]) == (20, 6, False)
+    latency = out["latency"]
+    assert latency["queue"] + latency["engine"] <= latency["total"]
     (_, sampling) = engine.asked[0]
     assert (sampling.temperature, sampling.max_tokens) == (0, 77)
 
@@ -167,12 +188,121 @@ def test_a_pair_that_is_too_long(evaluator: TestClient, engine: Engine) -> None:
     assert_problem(evaluator.post("/judge", json=GOOD_FIRST), 422, "too_long")
 
 
+def test_a_conversation_a_reference_and_a_rubric(evaluator: TestClient, engine: Engine) -> None:
+    promote(0)
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes?"}]
+    body = {
+        "messages": [*turns, {"role": "user", "content": "sum it up"}],
+        "response_a": "A: good", "response_b": "bad", "reference": "R!", "rubric": "be brief",
+        "template": "verdict-only",
+    }  # fmt: skip
+    out = evaluator.post("/judge", json=body).json()
+    assert out["template"] == "verdict-only" and out["orders"][0]["reasoning"] is None
+    (requests, _) = engine.asked[0]
+    shown = requests[0].messages[-1]["content"]
+    places = [
+        shown.index(part) for part in ("hi", "yes?", "sum it up", "R!", "be brief", "A: good")
+    ]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"messages": [{"role": "user", "content": "x"}]}, "body"),
+        ({"instruction": None}, "body"),
+        ({"instruction": None, "messages": [{"role": "assistant", "content": "x"}]}, "body"),
+        ({"votes": 65}, "votes"),
+        ({"timeout_seconds": 0}, "timeout_seconds"),
+        ({"shout": True}, "shout"),
+    ],
+)
+def test_questions_that_make_no_sense(
+    evaluator: TestClient, change: dict[str, Any], field: str
+) -> None:
+    promote(0)
+    answer = evaluator.post("/judge", json={**GOOD_FIRST, **change})
+    assert_problem(answer, 422, "invalid_request", field)
+
+
+def test_what_aliases_name_is_opened_at_the_start(
+    evaluator: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def open_version(version: ModelVersion, patience: float) -> Engine:
+        opened.append(version.ref)
+        raise ModelLoadError("no weights")  # which keeps nobody from starting
+
+    monkeypatch.setattr(service, "open_version", open_version)
+    promote(1)
+    with TestClient(create_app(), raise_server_exceptions=False) as another:
+        assert opened == ["m:1"]
+        assert_problem(another.post("/judge", json=GOOD_FIRST), 500, "model_failed")
+        assert opened == ["m:1", "m:1"]
+
+
+def test_a_template_that_is_not_there(evaluator: TestClient) -> None:
+    promote(0)
+    answer = evaluator.post("/judge", json={**GOOD_FIRST, "template": "modify"})
+    assert_problem(answer, 404, "unknown_template", "template")
+
+
+def test_equal_calls_are_answered_from_the_cache(evaluator: TestClient, engine: Engine) -> None:
+    promote(0)
+    first, second = (evaluator.post("/judge", json=GOOD_FIRST).json() for _ in range(2))
+    assert (first["cached"], second["cached"], len(engine.asked)) == (False, True, 1)
+    assert {**first, "cached": 0, "latency": 0} == {**second, "cached": 0, "latency": 0}
+    for change in ({"response_b": "bad!"}, {"template": "plan-execute"}, {"model": "m:1"}):
+        assert not evaluator.post("/judge", json={**GOOD_FIRST, **change}).json()["cached"]
+    # Not for several votes, and not if the caller does not want it; unless he does.
+    asked = len(engine.asked)
+    for change in ({"votes": 2}, {"votes": 2}, {"cache": False}, {"votes": 2, "cache": True}):
+        assert not evaluator.post("/judge", json={**GOOD_FIRST, **change}).json()["cached"]
+    assert len(engine.asked) == asked + 4
+    assert evaluator.post("/judge", json={**GOOD_FIRST, "votes": 2, "cache": True}).json()["cached"]
+
+
+def in_background(evaluator: TestClient, **body: Any) -> Future[httpx.Response]:
+    pool = ThreadPoolExecutor(1)
+    return pool.submit(evaluator.post, "/judge", json={**GOOD_FIRST, **body})
+
+
+def test_calls_that_wait_are_one_batch_and_equal_ones_are_one(
+    evaluator: TestClient, engine: Engine
+) -> None:
+    promote(0)
+    engine.hold.clear()
+    calls = [in_background(evaluator)]
+    assert engine.begun.acquire(timeout=30)  # the first call has the engine
+    calls += [in_background(evaluator, response_b="bad 2"), in_background(evaluator)]
+    until(lambda: "in_flight 3.0" in evaluator.get("/metrics").text)
+    refused = evaluator.post("/judge", json={**GOOD_FIRST, "response_b": "bad 3"})
+    assert_problem(refused, 429, "too_many_calls")
+    assert refused.headers["retry-after"] == "1"
+    engine.hold.set()
+    assert [call.result(30).json()["verdict"] for call in calls] == ["A"] * 3
+    assert [len(requests) for requests, _ in engine.asked] == [2, 2]
+
+
+def test_a_call_that_takes_too_long(evaluator: TestClient, engine: Engine) -> None:
+    promote(0)
+    engine.hold.clear()
+    try:
+        answer = evaluator.post("/judge", json={**GOOD_FIRST, "timeout_seconds": 0.2})
+        assert_problem(answer, 504, "deadline_exceeded")
+    finally:
+        engine.hold.set()
+    assert evaluator.post("/judge", json=GOOD_FIRST).json()["verdict"] == "A"
+
+
 def test_probes_and_metrics(evaluator: TestClient) -> None:
     promote(0)
     evaluator.post("/judge", json=GOOD_FIRST)
     assert evaluator.get("/healthz").status_code == 200
     assert evaluator.get("/readyz").json()["checks"] == {"postgres": "ok", "schema": "ok"}
     assert (
-        'selftaught_verdicts_total{model="m:0",verdict="A"} 1.0' in evaluator.get("/metrics").text
+        'selftaught_verdicts_total{cached="false",model="m:0",verdict="A"} 1.0'
+        in evaluator.get("/metrics").text
     )
-    assert_problem(evaluator.post("/judge", json={}), 422, "invalid_request", "instruction")
+    assert_problem(evaluator.post("/judge", json={}), 422, "invalid_request", "response_a")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy import create_engine, text
 from starlette.testclient import TestClient
@@ -132,23 +133,36 @@ def test_a_detail_does_not_repeat_megabytes(client: TestClient) -> None:
     assert len(answer.content) < 5000
 
 
-def test_judge_passes_through(client: TestClient) -> None:
-    seen: list[httpx.Request] = []
+def test_judge_passes_through(database: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, Any, dict[str, Any]]] = []
 
-    def evaluator(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
-        return httpx.Response(409, json={"code": "no_model"}, headers={"x-inner": "1"})
+    class Evaluator(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            seen.append((self.path, self.headers, body))
+            self.send_response(409)
+            for name, value in {"x-inner": "1", "content-length": "19"}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(b'{"code":"no_model"}')
 
-    transport = httpx.MockTransport(evaluator)
-    for path in ("/judge", "/v1/judge"):
-        client.app.state.evaluator = httpx.AsyncClient(  # type: ignore[attr-defined]
-            transport=transport, base_url="http://evaluator"
-        )
-        answer = client.post(path, json=PAIR, headers={"x-request-id": "r1"})
-        assert (answer.status_code, answer.json()) == (409, {"code": "no_model"})
-        assert "x-inner" not in answer.headers
-    assert seen[0].url.path == "/judge" and seen[0].headers["x-request-id"] == "r1"
-    assert json.loads(seen[0].content)["votes"] == 1
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Evaluator)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    # The first replica is not there: the second one answers.
+    urls = f"http://127.0.0.1:1, http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(get_settings(), "evaluator_url", urls)
+    with TestClient(create_app()) as client:
+        for path in ("/judge", "/v1/judge"):
+            named = {"x-request-id": "r1", "selftaught-model": "m:3"}
+            answer = client.post(path, json=PAIR, headers=named)
+            assert (answer.status_code, answer.json()) == (409, {"code": "no_model"})
+            assert "x-inner" not in answer.headers
+        client.post("/judge", json={**PAIR, "model": "m:4"}, headers={"selftaught-model": "m:3"})
+    server.shutdown()
+    server.server_close()
+    (path, headers, body), _, (_, _, last) = seen
+    assert path == "/judge" and headers["x-request-id"] == "r1"
+    assert (body["votes"], body["model"], last["model"]) == (1, "m:3", "m:4")
 
 
 def test_judge_without_an_evaluator(database: object, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +171,7 @@ def test_judge_without_an_evaluator(database: object, monkeypatch: pytest.Monkey
         answer = client.post("/judge", json=PAIR)
         assert_problem(answer, 503, "evaluator_unavailable")
         assert answer.headers["retry-after"]
-        assert_problem(client.post("/judge", json={}), 422, "invalid_request", "instruction")
+        assert_problem(client.post("/judge", json={}), 422, "invalid_request", "response_a")
 
 
 def test_openapi_documents_problems(client: TestClient) -> None:

@@ -1,0 +1,135 @@
+"""From comparisons of responses to a ranking: which pairs to judge, and what follows; pure.
+
+A tournament's strengths are those of Bradley and Terry (1952, Biometrika 39): response i beats j
+with probability 1 / (1 + exp(s_j - s_i)). A tie counts as half a win of each. The fit is the
+maximum of the likelihood times a normal prior on each strength (mean 0, standard deviation PRIOR),
+without which a response that always wins would have no finite strength; intervals are those of a
+normal approximation at the maximum (inverse of the negative Hessian).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from selftaught.hashing import stable_seed
+
+ALL_PAIRS_UP_TO = 8
+PER_RESPONSE = 4
+PRIOR = 3.0
+_Z = 1.959963984540054
+
+Pair = tuple[int, int]
+Outcome = float | None
+"""Of a pair (i, j): 1 if i is better, 0 if j is, 0.5 for a tie; None if it could not be read."""
+Compare = Callable[[int, int], Awaitable[Outcome]]
+
+
+def pairs_of(count: int, comparisons: int | None, seed: str) -> list[Pair]:
+    """The pairs that a tournament of `count` responses judges.
+
+    All of them if `comparisons` allows it (default: up to 8 responses); else each response meets
+    the next 1, 2, .. ones in a circle of drawn order, so that all are connected and all have the
+    same number of opponents, but for the last round. At least one round is played.
+    """
+    every = list(combinations(range(count), 2))
+    if comparisons is None:
+        comparisons = len(every) if count <= ALL_PAIRS_UP_TO else PER_RESPONSE * count
+    if comparisons >= len(every):
+        return every
+    circle = sorted(range(count), key=lambda one: stable_seed("rank", seed, str(one)))
+    found: dict[Pair, None] = {}
+    for distance in range(1, count):
+        for place in range(count):
+            one, other = circle[place], circle[(place + distance) % count]
+            found.setdefault((min(one, other), max(one, other)))
+            if len(found) >= max(comparisons, count):
+                return list(found)
+    return list(found)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """By response: log-odds of beating an average one, and the 95 % interval."""
+
+    strengths: list[float]
+    intervals: list[tuple[float, float]]
+
+
+def bradley_terry(count: int, outcomes: Sequence[tuple[Pair, float]]) -> Fit:
+    """The strengths of `count` responses; outcomes as :data:`Outcome`, without None.
+
+    By Newton's method on a strictly concave function; it ends when no strength moves by 1e-9.
+    """
+    first = np.array([pair[0] for pair, _ in outcomes], dtype=int)
+    second = np.array([pair[1] for pair, _ in outcomes], dtype=int)
+    won = np.array([outcome for _, outcome in outcomes], dtype=float)
+    strengths = np.zeros(count)
+    while True:
+        chance = 1 / (1 + np.exp(strengths[second] - strengths[first]))
+        gradient = -strengths / PRIOR**2
+        np.add.at(gradient, first, won - chance)
+        np.add.at(gradient, second, chance - won)
+        weight = chance * (1 - chance)
+        information = np.eye(count) / PRIOR**2
+        np.add.at(information, (first, first), weight)
+        np.add.at(information, (second, second), weight)
+        np.add.at(information, (first, second), -weight)
+        np.add.at(information, (second, first), -weight)
+        step = np.linalg.solve(information, gradient)
+        # A full step may overshoot where all is won; half a logit at a time always converges.
+        strengths = strengths + np.clip(step, -0.5, 0.5)
+        if np.abs(step).max() < 1e-9:
+            break
+    # Relative to the mean, which the comparisons say nothing about.
+    centre = np.eye(count) - 1 / count
+    spread = _Z * np.sqrt(np.diag(centre @ np.linalg.inv(information) @ centre))
+    strengths = centre @ strengths
+    intervals = [(float(s - h), float(s + h)) for s, h in zip(strengths, spread, strict=True)]
+    return Fit([float(s) for s in strengths], intervals)
+
+
+async def merge_sort(count: int, compare: Compare) -> list[list[int]]:
+    """Responses from best to worst, in groups of equals; some count x log2(count) comparisons.
+
+    An unreadable comparison counts as a tie. Groups are by neighbours: an equal of an equal is one.
+    """
+
+    async def sort(part: list[int]) -> list[list[int]]:
+        if len(part) < 2:
+            return [part]
+        left = await sort(part[: len(part) // 2])
+        right = await sort(part[len(part) // 2 :])
+        merged: list[list[int]] = []
+        while left and right:
+            outcome = await compare(left[0][0], right[0][0])
+            if outcome is None or outcome == 0.5:
+                merged.append(left.pop(0) + right.pop(0))
+            else:
+                merged.append((left if outcome == 1 else right).pop(0))
+        return merged + left + right
+
+    return await sort(list(range(count)))
+
+
+def ranks(values: Sequence[float]) -> list[int]:
+    """By value, largest first, from 1; equal values share the better rank."""
+    return [
+        1 + sum(other > value and not math.isclose(other, value) for other in values)
+        for value in values
+    ]
+
+
+def record(count: int, outcomes: Sequence[tuple[Pair, float]]) -> list[Counter[str]]:
+    """Wins, losses and ties of each response."""
+    found: list[Counter[str]] = [Counter(wins=0, losses=0, ties=0) for _ in range(count)]
+    for (one, other), outcome in outcomes:
+        told = {1.0: ("wins", "losses"), 0.0: ("losses", "wins"), 0.5: ("ties", "ties")}[outcome]
+        found[one][told[0]] += 1
+        found[other][told[1]] += 1
+    return found

@@ -1,0 +1,122 @@
+"""From a question to the model's prompts, and from its answers to a ruling: pure functions.
+
+`POST /judge` and batches ask and answer by these, so that they agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from selftaught.contracts import JudgeIn, OrderVerdict, Ruling, SamplingSettings
+from selftaught.database.tables import ModelVersion
+from selftaught.hashing import stable_seed
+from selftaught.inference import Completion, Request
+from selftaught.judging import (
+    ORDERS,
+    JudgeTemplate,
+    Order,
+    Tally,
+    Verdict,
+    aggregate,
+    in_context,
+    parse_verdict,
+    swap,
+)
+
+
+class TooLong(Exception):
+    """The model cannot take a prompt of this length."""
+
+
+def orders_of(question: JudgeIn) -> Sequence[Order]:
+    """The orders to ask in."""
+    return ORDERS if question.both_orders else ORDERS[:1]
+
+
+def requests_of(question: JudgeIn, template: JudgeTemplate) -> list[Request]:
+    """A request for each order. Random numbers follow from what is asked, not from when."""
+    pair = {
+        "instruction": _instruction(question),
+        "chosen": question.response_a,
+        "rejected": question.response_b,
+    }
+    return [
+        Request(
+            template.show(pair, order),
+            stable_seed("judge", *pair.values(), order),
+            n=question.votes,
+        )
+        for order in orders_of(question)
+    ]
+
+
+def sampling_of(version: ModelVersion, votes: int) -> SamplingSettings:
+    """Greedy for one vote, as the version was scored; else as its recipe samples judgments."""
+    if votes == 1:
+        return SamplingSettings(temperature=0, max_tokens=version.lineage["judge_max_tokens"])
+    return SamplingSettings.model_validate(version.lineage["judge_sampling"])
+
+
+def ruling(
+    question: JudgeIn,
+    version: ModelVersion,
+    template: JudgeTemplate,
+    answers: Sequence[Sequence[Completion]],
+) -> Ruling:
+    """The verdict from the completions of :func:`requests_of`; raises TooLong."""
+    if any(vote.finish_reason == "rejected" for votes in answers for vote in votes):
+        raise TooLong(f"the pair is too long for {version.ref}")
+    by_order = dict(zip(orders_of(question), answers, strict=True))
+    votes = {
+        order: [parse_verdict(vote.text, template, vote.finished) for vote in found]
+        for order, found in by_order.items()
+    }
+    judged = aggregate(votes["AB"], votes.get("BA"))
+    return Ruling(
+        verdict=judged.verdict.value,
+        confidence=judged.confidence,
+        orders_agree=judged.agree,
+        orders=[
+            _order(order, judged.orders[order], votes[order], found, question.explain)
+            for order, found in by_order.items()
+        ],
+        parse_failures=judged.parse_failures,
+        model=version.ref,
+        job=version.job_id,
+        template=template.name,
+        template_sha256=template.sha256,
+        prompt_tokens=sum(found[0].prompt_tokens for found in by_order.values()),
+        completion_tokens=sum(vote.completion_tokens for found in answers for vote in found),
+    )
+
+
+def _instruction(question: JudgeIn) -> str:
+    """The instruction behind its conversation, then the reference answer and the rubric."""
+    if question.messages is None:
+        text = question.instruction or ""
+    else:
+        *context, last = [message.model_dump() for message in question.messages]
+        text = in_context(last["content"], context)
+    if question.reference is not None:
+        text += f"\n\nA reference answer, which is known to be good:\n\n{question.reference}"
+    if question.rubric is not None:
+        text += f"\n\nJudge the responses by this rubric:\n\n{question.rubric}"
+    return text
+
+
+def _order(
+    order: Order,
+    tally: Tally,
+    votes: Sequence[Verdict],
+    answers: Sequence[Completion],
+    explain: bool,
+) -> OrderVerdict:
+    """One order's outcome, with the text of a vote for it (level votes: of the first vote)."""
+    as_shown = tally.verdict if order == "AB" else swap(tally.verdict)
+    chosen = votes.index(as_shown) if as_shown in votes else 0
+    return OrderVerdict(
+        order=order,
+        verdict=tally.verdict.value,
+        share=tally.share,
+        reasoning=answers[chosen].text if explain else None,
+    )
