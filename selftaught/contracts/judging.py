@@ -1,0 +1,168 @@
+"""Questions to a judge, and its answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from selftaught.contracts.base import Contract
+
+Text = Annotated[str, Field(max_length=100_000)]
+
+
+class ChatMessage(Contract):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Text
+
+
+class Asked(Contract):
+    """What every question to a judge has: an instruction, or the conversation that ends with it."""
+
+    instruction: Annotated[str, Field(min_length=1, max_length=100_000)] | None = None
+    messages: list[ChatMessage] | None = Field(
+        None, min_length=1, max_length=100, description="In place of `instruction`; a user's last."
+    )
+    reference: Text | None = Field(None, description="An answer that is known to be good.")
+    rubric: Text | None = Field(None, description="What a good response must do.")
+    model: str | None = Field(
+        None,
+        description="name, name:alias or name:number; default: what the header Selftaught-Model "
+        "says, or else the only model's `latest`.",
+    )
+    votes: int = Field(1, ge=1, le=64, description="1 is greedy; more are sampled and counted.")
+    explain: bool = Field(False, description="Answer with what the model wrote, too.")
+    timeout_seconds: float = Field(
+        120, gt=0, le=600, description="After this long the answer is 504 and its work ends."
+    )
+    cache: bool | None = Field(
+        None, description="May a former, equal answer be given? Default: only for one vote."
+    )
+
+    @model_validator(mode="after")
+    def _one_instruction(self) -> Self:
+        if (self.instruction is None) == (self.messages is None):
+            raise ValueError("instruction or messages: exactly one")
+        if self.messages and self.messages[-1].role != "user":
+            raise ValueError("messages: the last one must be a user's")
+        return self
+
+
+class JudgeIn(Asked):
+    """POST /judge: which of two responses is better?"""
+
+    response_a: Text
+    response_b: Text
+    template: str | None = Field(
+        None, description="Judge template; default: the one that the version was trained with."
+    )
+    both_orders: bool = Field(True, description="Judge in both orders; disagreement is a tie.")
+
+
+class ScoreIn(Asked):
+    """POST /v1/score: how good is one response?"""
+
+    response: Text
+    template: str = Field("score", description="Score template by name.")
+
+
+class RankIn(Asked):
+    """POST /v1/rank: from the best response to the worst."""
+
+    responses: list[Text] = Field(min_length=2, max_length=64)
+    template: str | None = Field(
+        None, description="Judge template; default: the one that the version was trained with."
+    )
+    both_orders: bool = Field(True, description="Judge in both orders; disagreement is a tie.")
+    method: Literal["tournament", "sort"] = Field(
+        "tournament",
+        description="'tournament': a Bradley-Terry fit to many comparisons, with intervals. "
+        "'sort': a merge sort, the fewest comparisons, trusting each of them.",
+    )
+    comparisons: int | None = Field(
+        None,
+        ge=1,
+        le=2016,
+        description="Of a tournament, about; at least one for each response. Default: all pairs of "
+        "up to 8 responses, else 4 for each response.",
+    )
+
+
+class OrderVerdict(BaseModel):
+    order: Literal["AB", "BA"] = Field(description="BA: the responses were shown swapped.")
+    verdict: Literal["A", "B", "tie", "unparsable"] = Field(description="In the request's letters.")
+    share: float = Field(description="Share of this order's votes for the verdict.")
+    reasoning: str | None = Field(
+        None, description="If asked to explain: the text of one vote with this verdict, as written."
+    )
+
+
+class Latency(BaseModel):
+    """Seconds inside the evaluator."""
+
+    total: float
+    queue: float = Field(description="Until the engine began, or a server was ready.")
+    engine: float = Field(description="In the engine; 0 if the answer was there already.")
+
+
+class Ruling(BaseModel):
+    """What a judge says of a pair."""
+
+    verdict: Literal["A", "B", "tie", "unparsable"]
+    confidence: float = Field(description="Share of all votes, over both orders, for the verdict.")
+    orders_agree: bool | None = Field(description="None when one order was judged.")
+    orders: list[OrderVerdict]
+    parse_failures: int = Field(description="Votes without a readable verdict; they are no ties.")
+    model: str = Field(description="Exact version that answered, name:number.")
+    job: str | None = Field(description="The job that made this version.")
+    template: str
+    template_sha256: str
+    prompt_tokens: int = Field(description="Each order's prompt once.")
+    completion_tokens: int
+
+
+class JudgeOut(Ruling):
+    cached: bool = Field(description="A former, equal call's answer, of the same version.")
+    latency: Latency
+
+
+class ResponseScore(BaseModel):
+    score: float | None = Field(description="0 to 10: the mean of `scores`; null without any.")
+    scores: list[float] = Field(description="Of the votes that could be read.")
+    parse_failures: int = Field(description="Votes without a readable score.")
+    reasoning: str | None = Field(None, description="If asked to explain: the first vote's text.")
+    model: str = Field(description="Exact version that answered, name:number.")
+    job: str | None = Field(description="The job that made this version.")
+    template: str
+    template_sha256: str
+    prompt_tokens: int
+    completion_tokens: int
+    cached: bool = Field(description="A former, equal call's answer, of the same version.")
+    latency: Latency
+
+
+class Ranked(BaseModel):
+    response: int = Field(description="Place in the request's list, from 0.")
+    rank: int = Field(description="From 1; equal ones have the same.")
+    wins: int
+    losses: int
+    ties: int
+    strength: float | None = Field(
+        None, description="Tournament: log-odds of beating an average response (Bradley-Terry)."
+    )
+    ci95: tuple[float, float] | None = Field(None, description="Of `strength`.")
+
+
+class Ranking(BaseModel):
+    ranking: list[Ranked] = Field(description="Best first.")
+    comparisons: int = Field(description="Pairs judged.")
+    unparsable: int = Field(description="Comparisons without a readable verdict; they count not.")
+    model: str = Field(description="Exact version that answered, name:number.")
+    job: str | None = Field(description="The job that made this version.")
+    template: str
+    template_sha256: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
