@@ -89,6 +89,11 @@ class RankIn(Asked):
         "up to 8 responses, else 4 for each response.",
     )
 
+    def pair(self, one: int, other: int) -> JudgeIn:
+        """The comparison of two of the responses, by place."""
+        shared = self.model_dump(exclude={"responses", "method", "comparisons", "explain"})
+        return JudgeIn(**shared, response_a=self.responses[one], response_b=self.responses[other])
+
 
 class OrderVerdict(BaseModel):
     order: Literal["AB", "BA"] = Field(description="BA: the responses were shown swapped.")

@@ -1,4 +1,4 @@
-"""POST /judge: passed through to an evaluator, which holds the models.
+"""POST /judge, /v1/score and /v1/rank: passed through to an evaluator, which holds the models.
 
 Of several replicas the one with the fewest calls is asked. A judgment changes nothing, so a call
 whose replica died is asked of the next one.
@@ -15,7 +15,15 @@ from typing import Annotated, cast
 import aiohttp
 from fastapi import APIRouter, Header, Request, Response
 
-from selftaught.contracts import JudgeIn, JudgeOut
+from selftaught.contracts import (
+    Asked,
+    JudgeIn,
+    JudgeOut,
+    RankIn,
+    Ranking,
+    ResponseScore,
+    ScoreIn,
+)
 from selftaught.http import Refused, problem_docs, request_id, while_connected
 
 router = APIRouter(tags=["judge"])
@@ -27,6 +35,7 @@ PATIENCE = 5.0
 SPARE = 10.0
 """Seconds beyond a call's own timeout, which the evaluator keeps."""
 _DOCS = problem_docs(404, 409, 429, 502, 503, 504)
+Named = Annotated[str | None, Header(description="The model, where the body names none.")]
 _KEPT = ("content-type", "retry-after")
 
 
@@ -100,32 +109,9 @@ async def evaluators(urls: str) -> AsyncIterator[Evaluators]:
         yield Evaluators([url.strip() for url in urls.split(",")], session)
 
 
-async def _judge(
-    request: Request,
-    body: JudgeIn,
-    selftaught_model: Annotated[
-        str | None, Header(description="The model, where the body names none.")
-    ] = None,
-) -> Response:
+async def _judge(request: Request, body: JudgeIn, selftaught_model: Named = None) -> Response:
     """Which of two responses is better? Both orders; `latest` if no model is named."""
-    if body.model is None and selftaught_model is not None:
-        body = body.model_copy(update={"model": selftaught_model})
-    found = cast(Evaluators, request.app.state.evaluators)
-    headers = {"content-type": "application/json", "x-request-id": request_id(request) or ""}
-    sent = body.model_dump_json(exclude_none=True).encode()
-    try:
-        return await while_connected(
-            request, found.post("/judge", sent, headers, body.timeout_seconds + SPARE)
-        )
-    except TimeoutError as error:
-        raise Refused(504, "evaluator_timeout", "the evaluator did not answer in time") from error
-    except Unreachable as error:
-        raise Refused(
-            503,
-            "evaluator_unavailable",
-            "the evaluator service cannot be reached; try again soon",
-            headers={"Retry-After": "5"},
-        ) from error
+    return await _ask(request, "/judge", body, selftaught_model)
 
 
 for path, hidden in (("/judge", False), ("/v1/judge", True)):
@@ -138,3 +124,36 @@ for path, hidden in (("/judge", False), ("/v1/judge", True)):
         responses=_DOCS,
         include_in_schema=not hidden,
     )
+
+
+@router.post("/v1/score", response_model=ResponseScore, responses=_DOCS)
+async def score(request: Request, body: ScoreIn, selftaught_model: Named = None) -> Response:
+    """How good is one response, from 0 to 10? The mean of as many samples as votes are asked."""
+    return await _ask(request, "/v1/score", body, selftaught_model)
+
+
+@router.post("/v1/rank", response_model=Ranking, responses=_DOCS)
+async def rank(request: Request, body: RankIn, selftaught_model: Named = None) -> Response:
+    """Rank 2 to 64 responses by comparisons of pairs, all of them judged by one version."""
+    return await _ask(request, "/v1/rank", body, selftaught_model)
+
+
+async def _ask(request: Request, path: str, body: Asked, named: str | None) -> Response:
+    if body.model is None and named is not None:
+        body = body.model_copy(update={"model": named})
+    found = cast(Evaluators, request.app.state.evaluators)
+    headers = {"content-type": "application/json", "x-request-id": request_id(request) or ""}
+    sent = body.model_dump_json(exclude_none=True).encode()
+    try:
+        return await while_connected(
+            request, found.post(path, sent, headers, body.timeout_seconds + SPARE)
+        )
+    except TimeoutError as error:
+        raise Refused(504, "evaluator_timeout", "the evaluator did not answer in time") from error
+    except Unreachable as error:
+        raise Refused(
+            503,
+            "evaluator_unavailable",
+            "the evaluator service cannot be reached; try again soon",
+            headers={"Retry-After": "5"},
+        ) from error

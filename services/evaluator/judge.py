@@ -1,4 +1,4 @@
-"""POST /judge without HTTP: which version answers, and how thousands of calls share its engine.
+"""POST /judge, /v1/score and /v1/rank without HTTP: which version answers, by which engine.
 
 The version is looked up on every call, so a moved alias counts at once, in every replica. Looks and
 questions that are equal and in flight together are one. Weights are loaded once.
@@ -11,32 +11,55 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from anyio import to_thread
 from sqlalchemy import select
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from selftaught.contracts import JudgeIn, JudgeOut, Latency, Ruling, SamplingSettings
+from selftaught.contracts import (
+    Asked,
+    JudgeIn,
+    JudgeOut,
+    Latency,
+    RankIn,
+    Ranking,
+    ResponseScore,
+    Ruling,
+    SamplingSettings,
+    ScoreIn,
+)
 from selftaught.database import transaction
 from selftaught.database.tables import Alias, ModelVersion
 from selftaught.inference import Completion, Engine, InferenceError, Request
 from selftaught.inference.factory import KEPT, forget_engine
-from selftaught.judging import JudgeTemplate
-from selftaught.registry import judge_template
+from selftaught.judging import JudgeTemplate, ScoreTemplate
+from selftaught.registry import judge_template, score_template
 from selftaught.settings import get_settings
 from selftaught.store import StoreError
 from selftaught.versions import open_version
 from services.evaluator.askers import Answered, Asker, asker
 from services.evaluator.lookup import Lookup
-from services.evaluator.ruling import requests_of, ruling, sampling_of
+from services.evaluator.ranking import rank
+from services.evaluator.ruling import (
+    requests_of,
+    ruling,
+    sampling_of,
+    score_of,
+    score_requests,
+)
 from services.evaluator.sharing import Fresh, InFlight
 
 logger = logging.getLogger(__name__)
 
 PATIENCE = 20.0
 """Seconds that a caller waits for a server to be started."""
+COMPARED_AT_ONCE = 64
+"""Comparisons of one ranking in flight."""
 VERSIONS = 64
 """Rows of versions that are kept; a row never changes."""
 
@@ -47,6 +70,13 @@ class Busy(Exception):
 
 class DeadlineExceeded(Exception):
     """The call's own `timeout_seconds` have passed."""
+
+
+@dataclass(frozen=True)
+class Answer(Answered):
+    """Completions for each request, and whether a former call's."""
+
+    cached: bool
 
 
 class Judge:
@@ -64,29 +94,50 @@ class Judge:
         self._calls: InFlight[bytes, Answered] = InFlight()
         self._versions: OrderedDict[str, ModelVersion] = OrderedDict()
         self._templates: dict[str, JudgeTemplate] = {}
+        self._score_templates: dict[str, ScoreTemplate] = {}
         self._models: OrderedDict[str, asyncio.Task[tuple[Engine, Asker]]] = OrderedDict()
 
-    async def __call__(self, question: JudgeIn) -> JudgeOut:
+    async def judge(self, question: JudgeIn) -> JudgeOut:
         """The verdict on a pair of responses; the same question to the same version, the same
         answer.
 
         Raises AliasError (which version?), UnknownName (which template?), TooLong, Busy,
-        DeadlineExceeded, and inference's InferenceErrors.
+        DeadlineExceeded, and inference's InferenceErrors; so do the other methods.
         """
-        if self.now >= self.limit:
-            raise Busy(f"{self.limit} calls are being answered")
-        self.now += 1
-        deadline = asyncio.timeout(question.timeout_seconds)
-        try:
-            async with deadline:
-                return await self._judge(question, time.perf_counter())
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise
-            told = f"no answer within {question.timeout_seconds:g} s"
-            raise DeadlineExceeded(told) from error
-        finally:
-            self.now -= 1
+        started = time.perf_counter()
+        async with self._admitted(question):
+            version = await self._resolve(question)
+            found, answer = await self._rule(version, question)
+        return JudgeOut(**found.model_dump(), **_told(answer, started))
+
+    async def score(self, question: ScoreIn) -> ResponseScore:
+        """How good one response is: the mean of as many scores as votes."""
+        started = time.perf_counter()
+        async with self._admitted(question):
+            version = await self._resolve(question)
+            template = await self._score_template(question.template)
+            answer = await self._answer(
+                version,
+                score_requests(question, template),
+                sampling_of(version, question.votes),
+                question,
+            )
+            found = score_of(question, version, template, answer.completions[0])
+        return ResponseScore(**found, **_told(answer, started))
+
+    async def rank(self, question: RankIn) -> Ranking:
+        """Responses from the best to the worst; all comparisons by one version."""
+        started = time.perf_counter()
+        async with self._admitted(question):
+            version = await self._resolve(question)
+            room = asyncio.Semaphore(COMPARED_AT_ONCE)
+
+            async def compare(one: int, other: int) -> Ruling:
+                async with room:
+                    found, _ = await self._rule(version, question.pair(one, other))
+                    return found
+
+            return await rank(question, compare, started)
 
     async def warm_up(self) -> None:
         """Open the newest versions that aliases name, so that no call waits for what it can load.
@@ -111,22 +162,52 @@ class Judge:
             if model.done() and model.exception() is None:
                 await model.result()[1].close()
 
-    async def _judge(self, question: JudgeIn, started: float) -> JudgeOut:
-        version = await self._version(await self._aliases.get(question.model))
+    @asynccontextmanager
+    async def _admitted(self, question: Asked) -> AsyncIterator[None]:
+        """Room for a call, and its deadline. Raises Busy, DeadlineExceeded."""
+        if self.now >= self.limit:
+            raise Busy(f"{self.limit} calls are being answered")
+        self.now += 1
+        deadline = asyncio.timeout(question.timeout_seconds)
+        try:
+            async with deadline:
+                yield
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            told = f"no answer within {question.timeout_seconds:g} s"
+            raise DeadlineExceeded(told) from error
+        finally:
+            self.now -= 1
+
+    async def _resolve(self, question: Asked) -> ModelVersion:
+        return await self._version(await self._aliases.get(question.model))
+
+    async def _rule(self, version: ModelVersion, question: JudgeIn) -> tuple[Ruling, Answer]:
+        """What this version says of a pair."""
         template = await self._template(question.template or version.lineage["template"]["name"])
-        requests = requests_of(question, template)
-        sampling = sampling_of(version, question.votes)
+        answer = await self._answer(
+            version, requests_of(question, template), sampling_of(version, question.votes), question
+        )
+        return ruling(question, version, template, answer.completions), answer
+
+    async def _answer(
+        self,
+        version: ModelVersion,
+        requests: Sequence[Request],
+        sampling: SamplingSettings,
+        question: Asked,
+    ) -> Answer:
+        """The version's completions: a former call's, an equal call's in flight, or new ones."""
         key = _key(version, requests, sampling)
         kept = question.votes == 1 if question.cache is None else question.cache
         found = self._answers.get(key) if kept else None
         if found is not None:
-            out = ruling(question, version, template, found)
-            return _out(out, started, cached=True)
-        answered = await self._calls.get(key, lambda: self._ask(version, requests, sampling))
-        out = ruling(question, version, template, answered.completions)
-        if kept:
-            self._answers.put(key, answered.completions)
-        return _out(out, started, answered)
+            return Answer(found, 0.0, 0.0, cached=True)
+        new = await self._calls.get(key, lambda: self._ask(version, requests, sampling))
+        if kept and not any(one.finish_reason == "rejected" for n in new.completions for one in n):
+            self._answers.put(key, new.completions)
+        return Answer(new.completions, new.queue, new.engine, cached=False)
 
     async def _version(self, version_id: str) -> ModelVersion:
         found = self._versions.get(version_id)
@@ -140,6 +221,12 @@ class Judge:
         found = self._templates.get(name)
         if found is None:  # a name never changes its content
             found = self._templates[name] = await to_thread.run_sync(judge_template, name)
+        return found
+
+    async def _score_template(self, name: str) -> ScoreTemplate:
+        found = self._score_templates.get(name)
+        if found is None:
+            found = self._score_templates[name] = await to_thread.run_sync(score_template, name)
         return found
 
     async def _ask(
@@ -190,15 +277,15 @@ def _key(version: ModelVersion, requests: Sequence[Request], sampling: SamplingS
     return hashlib.blake2b(text, digest_size=32).digest()
 
 
-def _out(
-    found: Ruling, started: float, answered: Answered | None = None, cached: bool = False
-) -> JudgeOut:
+def _told(answer: Answer, started: float) -> dict[str, Any]:
     total = time.perf_counter() - started
     # Who joined an equal call that was in flight has waited for a part of it only.
-    engine = min(answered.engine, total) if answered else 0.0
-    queue = min(answered.queue, total - engine) if answered else 0.0
-    latency = Latency(total=total, queue=queue, engine=engine)
-    return JudgeOut(**found.model_dump(), cached=cached, latency=latency)
+    engine = min(answer.engine, total)
+    queue = min(answer.queue, total - engine)
+    return {
+        "cached": answer.cached,
+        "latency": Latency(total=total, queue=queue, engine=engine),
+    }
 
 
 class _Answers:

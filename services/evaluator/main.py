@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 import selftaught
 from selftaught import http
-from selftaught.contracts import JudgeIn, JudgeOut
+from selftaught.contracts import (
+    JudgeIn,
+    JudgeOut,
+    Latency,
+    RankIn,
+    Ranking,
+    ResponseScore,
+    ScoreIn,
+)
 from selftaught.http import Refused, problem, problem_docs, request_id
 from selftaught.inference import (
     EngineRefused,
@@ -26,6 +34,8 @@ from services.evaluator.judge import Busy, DeadlineExceeded, Judge
 from services.evaluator.ruling import TooLong
 
 logger = logging.getLogger(__name__)
+
+DOCS = problem_docs(404, 409, 429, 502, 503, 504)
 
 
 def create_app() -> FastAPI:
@@ -58,28 +68,33 @@ def create_app() -> FastAPI:
     http.install(app, registry, streaming=frozenset())
     app.add_exception_handler(InferenceError, _on_inference_error)
 
-    @app.post("/judge", name="judge", responses=problem_docs(404, 409, 429, 502, 503, 504))
-    async def judge_pair(
-        request: Request,
-        body: JudgeIn,
-    ) -> JudgeOut:
+    def seen(latency: Latency, cached: bool) -> None:
+        if not cached:
+            seconds.labels("queue").observe(latency.queue)
+            seconds.labels("engine").observe(latency.engine)
+
+    @app.post("/judge", name="judge", responses=DOCS)
+    async def judge_pair(request: Request, body: JudgeIn) -> JudgeOut:
         """Which of two responses is better?"""
-        try:
-            out = await http.while_connected(request, judge(body))
-        except TooLong as error:
-            raise Refused(422, "too_long", str(error)) from error
-        except UnknownName as error:
-            raise Refused(404, "unknown_template", str(error), param="template") from error
-        except Busy as error:
-            headers = {"Retry-After": "1"}
-            raise Refused(429, "too_many_calls", str(error), headers=headers) from error
-        except DeadlineExceeded as error:
-            raise Refused(504, "deadline_exceeded", str(error)) from error
+        with refusals():
+            out = await http.while_connected(request, judge.judge(body))
         verdicts.labels(out.model, out.verdict, str(out.cached).lower()).inc()
-        if not out.cached:
-            seconds.labels("queue").observe(out.latency.queue)
-            seconds.labels("engine").observe(out.latency.engine)
+        seen(out.latency, out.cached)
         return out
+
+    @app.post("/v1/score", name="score", responses=DOCS)
+    async def score(request: Request, body: ScoreIn) -> ResponseScore:
+        """How good is one response?"""
+        with refusals():
+            out = await http.while_connected(request, judge.score(body))
+        seen(out.latency, out.cached)
+        return out
+
+    @app.post("/v1/rank", name="rank", responses=DOCS)
+    async def rank(request: Request, body: RankIn) -> Ranking:
+        """Which responses are better than which?"""
+        with refusals():
+            return await http.while_connected(request, judge.rank(body))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -99,6 +114,22 @@ def create_app() -> FastAPI:
         return http.exposition(registry)
 
     return app
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """The judge's own refusals as problems."""
+    try:
+        yield
+    except TooLong as error:
+        raise Refused(422, "too_long", str(error)) from error
+    except UnknownName as error:
+        raise Refused(404, "unknown_template", str(error), param="template") from error
+    except Busy as error:
+        headers = {"Retry-After": "1"}
+        raise Refused(429, "too_many_calls", str(error), headers=headers) from error
+    except DeadlineExceeded as error:
+        raise Refused(504, "deadline_exceeded", str(error)) from error
 
 
 async def _on_inference_error(request: Request, error: Exception) -> Response:

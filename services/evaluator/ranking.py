@@ -1,4 +1,4 @@
-"""From comparisons of responses to a ranking: which pairs to judge, and what follows; pure.
+"""From comparisons of responses to a ranking: which pairs to judge, and what follows from them.
 
 A tournament's strengths are those of Bradley and Terry (1952, Biometrika 39): response i beats j
 with probability 1 / (1 + exp(s_j - s_i)). A tie counts as half a win of each. The fit is the
@@ -9,7 +9,9 @@ normal approximation at the maximum (inverse of the negative Hessian).
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +19,8 @@ from itertools import combinations
 
 import numpy as np
 
-from selftaught.hashing import stable_seed
+from selftaught.contracts import Ranked, RankIn, Ranking, Ruling
+from selftaught.hashing import canonical_sha256, stable_seed
 
 ALL_PAIRS_UP_TO = 8
 PER_RESPONSE = 4
@@ -27,6 +30,7 @@ _Z = 1.959963984540054
 Pair = tuple[int, int]
 Outcome = float | None
 """Of a pair (i, j): 1 if i is better, 0 if j is, 0.5 for a tie; None if it could not be read."""
+_OUTCOMES: dict[str, Outcome] = {"A": 1.0, "B": 0.0, "tie": 0.5, "unparsable": None}
 Compare = Callable[[int, int], Awaitable[Outcome]]
 
 
@@ -51,6 +55,63 @@ def pairs_of(count: int, comparisons: int | None, seed: str) -> list[Pair]:
             if len(found) >= max(comparisons, count):
                 return list(found)
     return list(found)
+
+
+async def rank(
+    question: RankIn, compare: Callable[[int, int], Awaitable[Ruling]], started: float
+) -> Ranking:
+    """The ranking of a question's responses, by as many comparisons as it wants.
+
+    `compare` judges two of them, by place; `started` is of time.perf_counter.
+    """
+    rulings: list[Ruling] = []
+    outcomes: list[tuple[Pair, float]] = []
+
+    async def play(one: int, other: int) -> Outcome:
+        found = await compare(one, other)
+        rulings.append(found)
+        outcome = _OUTCOMES[found.verdict]
+        if outcome is not None:
+            outcomes.append(((one, other), outcome))
+        return outcome
+
+    count = len(question.responses)
+    fit = None
+    if question.method == "sort":
+        groups = await merge_sort(count, play)
+        values = [0.0] * count
+        for place, group in enumerate(groups):
+            for response in group:
+                values[response] = -place
+    else:
+        seed = canonical_sha256(question.responses)
+        pairs = pairs_of(count, question.comparisons, seed)
+        async with asyncio.TaskGroup() as group_of_tasks:
+            for pair in pairs:
+                group_of_tasks.create_task(play(*pair))
+        outcomes.sort()  # the fit must not depend on who answered first
+        fit = bradley_terry(count, outcomes)
+        values = fit.strengths
+    places, records = ranks(values), record(count, outcomes)
+    first = rulings[0]
+    return Ranking(
+        ranking=[
+            Ranked(
+                response=index,
+                rank=places[index],
+                **records[index],
+                strength=fit.strengths[index] if fit else None,
+                ci95=fit.intervals[index] if fit else None,
+            )
+            for index in sorted(range(count), key=lambda one: (places[one], one))
+        ],
+        comparisons=len(rulings),
+        unparsable=len(rulings) - len(outcomes),
+        **{name: getattr(first, name) for name in ("model", "job", "template", "template_sha256")},
+        prompt_tokens=sum(one.prompt_tokens for one in rulings),
+        completion_tokens=sum(one.completion_tokens for one in rulings),
+        seconds=time.perf_counter() - started,
+    )
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from selftaught.contracts import JudgeIn, OrderVerdict, Ruling, SamplingSettings
+from selftaught.contracts import Asked, JudgeIn, OrderVerdict, Ruling, SamplingSettings, ScoreIn
 from selftaught.database.tables import ModelVersion
 from selftaught.hashing import stable_seed
 from selftaught.inference import Completion, Request
@@ -15,6 +16,7 @@ from selftaught.judging import (
     ORDERS,
     JudgeTemplate,
     Order,
+    ScoreTemplate,
     Tally,
     Verdict,
     aggregate,
@@ -36,7 +38,7 @@ def orders_of(question: JudgeIn) -> Sequence[Order]:
 def requests_of(question: JudgeIn, template: JudgeTemplate) -> list[Request]:
     """A request for each order. Random numbers follow from what is asked, not from when."""
     pair = {
-        "instruction": _instruction(question),
+        "instruction": instruction_of(question),
         "chosen": question.response_a,
         "rejected": question.response_b,
     }
@@ -90,7 +92,45 @@ def ruling(
     )
 
 
-def _instruction(question: JudgeIn) -> str:
+def score_requests(question: ScoreIn, template: ScoreTemplate) -> list[Request]:
+    """The one request of a score."""
+    instruction = instruction_of(question)
+    return [
+        Request(
+            template.render(instruction, question.response),
+            stable_seed("rate", instruction, question.response),
+            n=question.votes,
+        )
+    ]
+
+
+def score_of(
+    question: ScoreIn,
+    version: ModelVersion,
+    template: ScoreTemplate,
+    answers: Sequence[Completion],
+) -> dict[str, Any]:
+    """The fields of a ResponseScore but for how long it took; raises TooLong."""
+    if any(vote.finish_reason == "rejected" for vote in answers):
+        raise TooLong(f"the response is too long for {version.ref}")
+    scores = [
+        score for vote in answers if (score := template.read(vote.text, vote.finished)) is not None
+    ]
+    return {
+        "score": sum(scores) / len(scores) if scores else None,
+        "scores": scores,
+        "parse_failures": len(answers) - len(scores),
+        "reasoning": answers[0].text if question.explain else None,
+        "model": version.ref,
+        "job": version.job_id,
+        "template": template.name,
+        "template_sha256": template.sha256,
+        "prompt_tokens": answers[0].prompt_tokens,
+        "completion_tokens": sum(vote.completion_tokens for vote in answers),
+    }
+
+
+def instruction_of(question: Asked) -> str:
     """The instruction behind its conversation, then the reference answer and the rubric."""
     if question.messages is None:
         text = question.instruction or ""
