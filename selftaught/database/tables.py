@@ -67,7 +67,7 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         _state("jobs"),
-        CheckConstraint("kind IN ('loop','registration','evaluation')", name="jobs_kind"),
+        CheckConstraint("kind IN ('loop','registration','evaluation','review')", name="jobs_kind"),
     )
     id: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(server_default="loop")
@@ -307,3 +307,56 @@ class EngineDemand(Base):
     spec: Mapped[JSON]
     adapter: Mapped[str | None] = mapped_column(doc="Its folder; null: the base itself.")
     wanted_until: Mapped[dt.datetime]
+
+
+class ReviewItem(Base):
+    """A pair of a version's review queue. Verdicts and responses stand in the pair's own letters;
+    a reviewer sees them swapped if `swapped`."""
+
+    __tablename__ = "review_items"
+    __table_args__ = (
+        UniqueConstraint("version_id", "job_id", "position"),
+        CheckConstraint(
+            "stratum IN ('disagreement','low_confidence','random')", name="review_items_stratum"
+        ),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), doc="That filled the queue.")
+    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    against_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
+    position: Mapped[int] = mapped_column(doc="In which order they are given out; random.")
+    overlap: Mapped[int] = mapped_column(doc="Reviewers that are wanted.")
+    stratum: Mapped[str]
+    weight: Mapped[float] = mapped_column(doc="Pairs of the source that it stands for.")
+    pair: Mapped[str] = mapped_column(doc="Its id in the source.")
+    context: Mapped[list[dict[str, str]]] = mapped_column(JSONB)
+    instruction: Mapped[str]
+    response_a: Mapped[str]
+    response_b: Mapped[str]
+    swapped: Mapped[bool]
+    verdict: Mapped[str] = mapped_column(doc="The version's: A, B, tie or unparsable.")
+    confidence: Mapped[float]
+    orders_agree: Mapped[bool]
+    against_verdict: Mapped[str | None]
+    created_at: Mapped[dt.datetime] = _created()
+
+
+class Review(Base):
+    """An item in the hands of a reviewer: shown, then answered or skipped."""
+
+    __tablename__ = "reviews"
+    __table_args__ = (
+        CheckConstraint("verdict IN ('A','B','tie')", name="reviews_verdict"),
+        CheckConstraint(
+            "(verdict IS NULL) = (answered_at IS NULL)", name="reviews_answered_iff_verdict"
+        ),
+        CheckConstraint("NOT skipped OR verdict IS NULL", name="reviews_skipped_or_answered"),
+    )
+    item_id: Mapped[str] = mapped_column(ForeignKey("review_items.id"), primary_key=True)
+    reviewer: Mapped[str] = mapped_column(primary_key=True)
+    verdict: Mapped[str | None] = mapped_column(doc="In the pair's own letters.")
+    comment: Mapped[str | None]
+    skipped: Mapped[bool] = mapped_column(server_default=text("false"))
+    shown_at: Mapped[dt.datetime] = _created()
+    held_until: Mapped[dt.datetime]
+    answered_at: Mapped[dt.datetime | None]

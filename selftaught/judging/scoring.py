@@ -134,8 +134,11 @@ def summarise(counts: Mapping[str, int]) -> dict[str, Any]:
     return summary
 
 
-def wilson(right: int, n: int, z: float = 1.959963984540054) -> list[float] | None:
-    """Wilson score interval of a share, 95 % by default; None for n = 0. Wilson 1927, JASA 22."""
+def wilson(right: float, n: float, z: float = 1.959963984540054) -> list[float] | None:
+    """Wilson score interval of a share, 95 % by default; None for n = 0. Wilson 1927, JASA 22.
+
+    Fractions are right where `n` is an effective sample size.
+    """
     if not n:
         return None
     share = right / n
