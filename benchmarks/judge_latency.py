@@ -148,7 +148,7 @@ async def measure(
                 await answer.read()
 
         async def direct(question: Body) -> None:
-            orders = requests_of(JudgeIn.model_validate(question), judge_template)
+            orders = requests_of(JudgeIn.model_validate(question), judge_template, b"")
             sampling = {"temperature": 0, "max_tokens": limit, "model": model}
             bodies = [{**sampling, "messages": request.messages} for request in orders]
             await asyncio.gather(*(post(f"{url}/chat/completions", body) for body in bodies))

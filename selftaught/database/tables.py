@@ -95,6 +95,14 @@ class StoredTemplate(Base):
     created_at: Mapped[dt.datetime] = _created()
 
 
+class Secret(Base):
+    """A random value that this deployment made for itself, and that no route tells."""
+
+    __tablename__ = "secrets"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
 class Iteration(Base):
     __tablename__ = "iterations"
     __table_args__ = (UniqueConstraint("job_id", "number"), _state("iterations"))

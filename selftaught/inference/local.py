@@ -19,6 +19,7 @@ from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from selftaught.inference.chat import render_chat
 from selftaught.inference.decoders import (
     ATTENTION,
     CachedDecoder,
@@ -108,12 +109,7 @@ class LocalEngine:
         if not requests:
             return []
         try:
-            texts = [
-                self.tokenizer.apply_chat_template(
-                    list(request.messages), tokenize=False, add_generation_prompt=True
-                )
-                for request in requests
-            ]
+            texts = [render_chat(self.tokenizer, request.messages) for request in requests]
         except TemplateError as error:  # some models' templates refuse a system message
             raise EngineRefused(422, f"the model's chat template: {error}") from error
         return self.tokenizer(texts, add_special_tokens=False)["input_ids"]  # type: ignore[no-any-return]

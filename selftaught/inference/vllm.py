@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from selftaught.engines import Look, Served, Target, look, want
 from selftaught.hashing import stable_seed
+from selftaught.inference.chat import render_chat
 from selftaught.inference.openai import PROMPT_STATUS
 from selftaught.inference.posting import NoAnswer, Poster, Reply, poster
 from selftaught.inference.protocol import (
@@ -89,9 +90,7 @@ class _TokenSession:
 
     def prepare(self, messages: Sequence[Message]) -> list[int]:
         tokenizer = self._engine.tokenizer
-        text = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True
-        )
+        text = render_chat(tokenizer, messages)
         return tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[no-any-return]
 
     def cost(self, prompt: list[int], sampling: Sampling) -> float:

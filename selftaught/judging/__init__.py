@@ -3,6 +3,7 @@
 Knows nothing about models, databases or the web.
 """
 
+from selftaught.judging.fencing import break_tokens, neutralise
 from selftaught.judging.templates import (
     LENGTHS,
     ORDERS,
@@ -56,12 +57,14 @@ __all__ = [
     "Template",
     "Verdict",
     "aggregate",
+    "break_tokens",
     "combine",
     "in_context",
     "load_judge_template",
     "load_label_template",
     "load_modify_template",
     "load_template",
+    "neutralise",
     "parse_template",
     "parse_verdict",
     "swap",

@@ -20,6 +20,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from selftaught.contracts import Contract
 from selftaught.hashing import canonical_sha256
+from selftaught.judging.fencing import fence, neutralise
 
 Message = dict[str, str]
 """One chat message: `role` and `content`."""
@@ -31,6 +32,11 @@ LENGTHS = ("sentence", "paragraph", "page", "longer")
 """Expected lengths of a response, as labels."""
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+_BORDER = re.compile(r"\[[^\[\]{}\n]{3,}\]")
+"""A line such as [The End of Assistant A's Answer] in a template's own text."""
+
+_WORDS = re.compile(r"[\w\s]+")
 
 _LABEL_LINE = re.compile(r"^[ \t]*(category|complexity|length):[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 
@@ -57,6 +63,18 @@ class _Prompt(Contract):
         """Hash of the content without the name: renaming a template does not change it."""
         return canonical_sha256(self.model_dump(mode="json", exclude={"name"}))
 
+    @cached_property
+    def marks(self) -> tuple[str, ...]:
+        """What this template means something by: its own [borders], and a judge's verdicts."""
+        return tuple(dict.fromkeys(_BORDER.findall(self.user)))
+
+    def _fenced(self, values: Mapping[str, str], key: bytes) -> list[Message]:
+        """:meth:`_messages` with values that are data: see :mod:`selftaught.judging.fencing`."""
+        shown = {name: neutralise(value, self.marks) for name, value in values.items()}
+        if "{fence}" in self.user:
+            shown["fence"] = fence(shown.values(), key)
+        return self._messages(shown)
+
     def _messages(self, values: Mapping[str, str]) -> list[Message]:
         filled = _PLACEHOLDER.sub(lambda match: values[match.group(1)], self.user)
         system = [{"role": "system", "content": self.system}] if self.system else []
@@ -64,14 +82,18 @@ class _Prompt(Contract):
 
 
 class JudgeTemplate(_Prompt):
-    """Asks which of two responses is better. `verdicts` maps A, B and maybe tie to their marks."""
+    """Asks which of two responses is better. `verdicts` maps A, B and maybe tie to their marks.
+
+    What it shows is data: marks of verdicts, the template's own [borders] and control tokens of
+    chat models are broken by a blank, and {fence} is a word that stands in none of the texts.
+    """
 
     kind: Literal["judge"] = "judge"
     verdicts: dict[Literal["A", "B", "tie"], str]
 
     @model_validator(mode="after")
     def _check(self) -> JudgeTemplate:
-        _need(self.user, {"instruction", "response_a", "response_b"})
+        _need(self.user, {"instruction", "response_a", "response_b"}, {"fence"})
         if not {"A", "B"} <= set(self.verdicts):
             raise ValueError("verdicts: A and B are needed")
         marks = list(self.verdicts.values())
@@ -81,18 +103,31 @@ class JudgeTemplate(_Prompt):
             raise ValueError("verdicts: one mark contains another")
         return self
 
-    def render(self, instruction: str, response_a: str, response_b: str) -> list[Message]:
-        """Chat messages that show the responses in this order."""
-        return self._messages(
-            {"instruction": instruction, "response_a": response_a, "response_b": response_b}
+    @cached_property
+    def marks(self) -> tuple[str, ...]:
+        """Borders and verdicts; no verdict of words only ("Answer A"), which anybody may write."""
+        verdicts = (mark for mark in self.verdicts.values() if not _WORDS.fullmatch(mark))
+        return (*super().marks, *verdicts)
+
+    def render(
+        self, instruction: str, response_a: str, response_b: str, key: bytes = b""
+    ) -> list[Message]:
+        """Chat messages that show the responses in this order.
+
+        `key`: of the fence, if the template has one. Without a key it follows from the texts alone,
+        so that training rows can be made again anywhere; serving gives the deployment's.
+        """
+        return self._fenced(
+            {"instruction": instruction, "response_a": response_a, "response_b": response_b}, key
         )
 
-    def show(self, pair: Mapping[str, Any], order: Order) -> list[Message]:
+    def show(self, pair: Mapping[str, Any], order: Order, key: bytes = b"") -> list[Message]:
         """Chat messages for a row {instruction, context?, chosen, rejected}; in AB chosen is A."""
         first, second = pair["chosen"], pair["rejected"]
         if order == "BA":
             first, second = second, first
-        return self.render(in_context(pair["instruction"], pair.get("context")), first, second)
+        instruction = in_context(pair["instruction"], pair.get("context"))
+        return self.render(instruction, first, second, key)
 
 
 @dataclass(frozen=True)
@@ -142,12 +177,12 @@ class ScoreTemplate(_Prompt):
 
     @model_validator(mode="after")
     def _check(self) -> ScoreTemplate:
-        _need(self.user, {"instruction", "response"})
+        _need(self.user, {"instruction", "response"}, {"fence"})
         return self
 
-    def render(self, instruction: str, response: str) -> list[Message]:
-        """Chat messages that show one response."""
-        return self._messages({"instruction": instruction, "response": response})
+    def render(self, instruction: str, response: str, key: bytes = b"") -> list[Message]:
+        """Chat messages that show one response; it is data as in a JudgeTemplate."""
+        return self._fenced({"instruction": instruction, "response": response}, key)
 
     def read(self, reply: str, finished: bool = True) -> float | None:
         """The number; None unless the last line that is not blank is one from 0 to 10, and nothing
@@ -321,8 +356,9 @@ def load_label_template(name: str) -> LabelTemplate:
     return template
 
 
-def _need(user: str, wanted: set[str]) -> None:
+def _need(user: str, wanted: set[str], allowed: set[str] | None = None) -> None:
     found = set(_PLACEHOLDER.findall(user))
-    if found != wanted:
+    if found - (allowed or set()) != wanted:
         names = ", ".join(f"{{{name}}}" for name in sorted(wanted))
-        raise ValueError(f"user: must use exactly the placeholders {names}")
+        may = "".join(f"; may use {{{name}}}" for name in sorted(allowed or ()))
+        raise ValueError(f"user: must use exactly the placeholders {names}{may}")

@@ -38,7 +38,8 @@ class Templates:
         """Chat messages that show these responses in this order."""
         responses = [example.responses[place] for place in shown]
         if len(shown) == 2:
-            return self.judge.render(example.instruction, *responses)
+            first, second = responses
+            return self.judge.render(example.instruction, first, second)
         if len(shown) == 4:
             four = load_template("best-of-four")
             assert isinstance(four, BestOfFourTemplate)

@@ -35,6 +35,7 @@ from selftaught.contracts import (
 )
 from selftaught.database import transaction
 from selftaught.database.tables import Alias, ModelVersion
+from selftaught.fences import fence_key
 from selftaught.inference import Completion, Engine, InferenceError, Request
 from selftaught.inference.factory import KEPT, forget_engine
 from selftaught.judging import JudgeTemplate, ScoreTemplate
@@ -92,6 +93,7 @@ class Judge:
         self._lookup = Lookup(get_settings().database_url)
         self._aliases: Fresh[str | None, str] = Fresh(self._lookup.version_id)
         self._calls: InFlight[bytes, Answered] = InFlight()
+        self._key: bytes | None = None
         self._versions: OrderedDict[str, ModelVersion] = OrderedDict()
         self._templates: dict[str, JudgeTemplate] = {}
         self._score_templates: dict[str, ScoreTemplate] = {}
@@ -118,7 +120,7 @@ class Judge:
             template = await self._score_template(question.template)
             answer = await self._answer(
                 version,
-                score_requests(question, template),
+                score_requests(question, template, await self._fence_key()),
                 sampling_of(version, question.votes),
                 question,
             )
@@ -186,8 +188,9 @@ class Judge:
     async def _rule(self, version: ModelVersion, question: JudgeIn) -> tuple[Ruling, Answer]:
         """What this version says of a pair."""
         template = await self._template(question.template or version.lineage["template"]["name"])
+        requests = requests_of(question, template, await self._fence_key())
         answer = await self._answer(
-            version, requests_of(question, template), sampling_of(version, question.votes), question
+            version, requests, sampling_of(version, question.votes), question
         )
         return ruling(question, version, template, answer.completions), answer
 
@@ -228,6 +231,11 @@ class Judge:
         if found is None:
             found = self._score_templates[name] = await to_thread.run_sync(score_template, name)
         return found
+
+    async def _fence_key(self) -> bytes:
+        if self._key is None:
+            self._key = await to_thread.run_sync(fence_key)
+        return self._key
 
     async def _ask(
         self, version: ModelVersion, requests: Sequence[Request], sampling: SamplingSettings

@@ -35,8 +35,11 @@ def orders_of(question: JudgeIn) -> Sequence[Order]:
     return ORDERS if question.both_orders else ORDERS[:1]
 
 
-def requests_of(question: JudgeIn, template: JudgeTemplate) -> list[Request]:
-    """A request for each order. Random numbers follow from what is asked, not from when."""
+def requests_of(question: JudgeIn, template: JudgeTemplate, key: bytes) -> list[Request]:
+    """A request for each order. Random numbers follow from what is asked, not from when.
+
+    `key`: of the fences, :func:`selftaught.fences.fence_key`.
+    """
     pair = {
         "instruction": instruction_of(question),
         "chosen": question.response_a,
@@ -44,7 +47,7 @@ def requests_of(question: JudgeIn, template: JudgeTemplate) -> list[Request]:
     }
     return [
         Request(
-            template.show(pair, order),
+            template.show(pair, order, key),
             stable_seed("judge", *pair.values(), order),
             n=question.votes,
         )
@@ -92,12 +95,12 @@ def ruling(
     )
 
 
-def score_requests(question: ScoreIn, template: ScoreTemplate) -> list[Request]:
-    """The one request of a score."""
+def score_requests(question: ScoreIn, template: ScoreTemplate, key: bytes) -> list[Request]:
+    """The one request of a score; `key` as in :func:`requests_of`."""
     instruction = instruction_of(question)
     return [
         Request(
-            template.render(instruction, question.response),
+            template.render(instruction, question.response, key),
             stable_seed("rate", instruction, question.response),
             n=question.votes,
         )

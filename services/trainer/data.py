@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from selftaught.inference.chat import render_chat, special_tokens
 from selftaught.jsonl import Row
+from selftaught.judging import break_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -96,10 +98,10 @@ def _sequences(row: Row, number: int, tokenizer: Any, *columns: str) -> list[Exa
     with the end token.
     """
     try:
-        shown = tokenizer.apply_chat_template(
-            row["prompt"], tokenize=False, add_generation_prompt=True
-        )
-        judgments = [row[column][0]["content"] for column in columns]
+        shown = render_chat(tokenizer, row["prompt"])
+        judgments = [
+            break_tokens(row[column][0]["content"], special_tokens(tokenizer)) for column in columns
+        ]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise BadData(f"training row {number}: {type(error).__name__}: {error}") from error
     prompt = tokenizer(shown, add_special_tokens=False)["input_ids"]

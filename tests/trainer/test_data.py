@@ -40,9 +40,10 @@ def examples(*lengths: int) -> list[Example]:
 
 
 def test_loss_falls_on_judgment_and_end_token_only() -> None:
+    # A special token inside a message's content is text, not a token.
     [example], _ = tokenise([row("ask <|end|>", "A wins [[A]]")], WORDS, 500)
     ids, labels = collate([example, *examples(2)])
-    assert WORDS.decode(ids[0]) == "<|user|>ask <|end|><|end|><|assistant|>A wins [[A]]<|end|>"
+    assert WORDS.decode(ids[0]) == "<|user|>ask < |end|><|end|><|assistant|>A wins [[A]]<|end|>"
     learned = labels[0] != IGNORED
     assert WORDS.decode(ids[0][learned]) == "A wins [[A]]<|end|>"
     assert labels[0][learned].equal(ids[0][learned])
