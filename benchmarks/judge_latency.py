@@ -1,20 +1,23 @@
 """What POST /judge adds to the engine's own time, and whether it keeps the engine as busy.
 
     python -m benchmarks.judge_latency [CALLS]              the stand-in engine, 20 ms an answer
-    python -m benchmarks.judge_latency CALLS smallworld     vLLM (.venv-vllm) with the shipped seed
-    python -m benchmarks.judge_latency CALLS MODEL_FOLDER   vLLM with another base model
+    python -m benchmarks.judge_latency CALLS local [MODEL]  transformers; default: the shipped seed
+    python -m benchmarks.judge_latency CALLS vllm [MODEL]   vLLM (.venv-vllm) likewise
 
-The same prompts (both orders of a pair, greedily) go straight to the engine's chat endpoint, from
-an asyncio client (aiohttp) that keeps its connections, and through gateway and evaluator, whose
-cache is not used. *Latency*: one call at a time, the two ways in turns; what is added is the
-difference of a pair of calls. *Throughput*: 64 calls at once, the two ways in turns; vLLM's prefix
-cache is emptied before each.
+MODEL is a folder of weights. The same prompts (both orders of a pair, greedily) go straight to the
+engine, and through gateway and evaluator, whose cache is not used. *Straight* is an asyncio client
+(aiohttp) of the engine's chat endpoint that keeps its connections; for transformers, a second copy
+of the model in this process with as many threads, asked in batches of all calls that wait.
+*Latency*: one call at a time, the two ways in turns; what is added is the difference of a pair of
+calls. *Throughput*: 64 calls at once, the two ways in turns; vLLM's prefix cache is emptied before
+each.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -22,19 +25,23 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import torch
 from sqlalchemy import create_engine, text
 
 from benchmarks import machine
 from selftaught.client import ApiError, Client
-from selftaught.contracts import JudgeIn
+from selftaught.contracts import JudgeIn, SamplingSettings
+from selftaught.inference.local import LocalEngine
 from selftaught.judging import load_judge_template
 from selftaught.stack.handle import Stack
 from selftaught.stack.state import free_port
+from services.evaluator.askers import Together
 from services.evaluator.ruling import requests_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,13 +57,33 @@ Ask = Callable[[Body], Awaitable[None]]
 def main() -> None:
     """Print both measurements."""
     calls = int(sys.argv[1]) if len(sys.argv) > 1 else 500
-    model = sys.argv[2] if len(sys.argv) > 2 else None
-    print(machine.name(), flush=True)
+    engine = sys.argv[2] if len(sys.argv) > 2 else "stand-in"
+    folder = Path(sys.argv[3]).resolve() if len(sys.argv) > 3 else None
+    packages = {"local": ["torch", "transformers"]}.get(engine, [])
+    print(f"{machine.name(*packages)}; {engine}", flush=True)
     with tempfile.TemporaryDirectory() as home:
-        if model is None:
+        if engine == "stand-in":
             stand_in(Path(home), calls)
         else:
-            vllm(Path(home), model, calls)
+            {"local": local, "vllm": vllm}[engine](Path(home), Judged.of(Path(home), folder), calls)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A base model, and how it is asked."""
+
+    name: str
+    template: str = "mt-bench"
+    limit: int = 64
+
+    @classmethod
+    def of(cls, home: Path, folder: Path | None) -> Judged:
+        """The shipped seed, or the weights in `folder` as a base model of this home."""
+        if folder is None:
+            return cls("smallworld", "smallworld", 96)
+        (home / "models").mkdir()
+        (home / "models" / "judge").symlink_to(folder)
+        return cls("judge")
 
 
 def stand_in(home: Path, calls: int) -> None:
@@ -68,20 +95,42 @@ def stand_in(home: Path, calls: int) -> None:
     engine = subprocess.Popen(command, cwd=ROOT)
     try:
         with Stack(home, only=ONLY, env=env) as stack, Client(stack.gateway_url) as client:
-            register(client, base_model="smallworld", inference="standin")
-            asyncio.run(measure(stack, url, "smallworld", "mt-bench", 64, calls))
+            model = Judged("smallworld")
+            register(client, model, inference="standin")
+            asyncio.run(over_http(stack, url, model.name, model, calls))
     finally:
         engine.terminate()
         engine.wait()
 
 
-def vllm(home: Path, model: str, calls: int) -> None:
+def local(home: Path, model: Judged, calls: int) -> None:
+    """The platform over transformers in the evaluator's own process."""
+    threads = os.environ.setdefault("OMP_NUM_THREADS", "1")  # as the stack gives its processes
+    with Stack(home, only=ONLY) as stack, Client(stack.gateway_url) as client:
+        register(client, model, inference="local")
+        client.call("POST", "/judge", json=next(questions()))
+        torch.set_num_threads(int(threads))
+        folder = home / "models" / model.name
+        engine = LocalEngine(folder if folder.exists() else ROOT / "seeds" / "smallworld")
+        template = load_judge_template(model.template)
+        sampling = SamplingSettings(temperature=0, max_tokens=model.limit)
+
+        async def run() -> None:
+            straight = Together(engine)
+
+            async def direct(question: Body) -> None:
+                orders = requests_of(JudgeIn.model_validate(question), template, b"")
+                await straight.ask(orders, sampling)
+
+            async with http_client() as http:
+                judge = judging(stack, http)
+                await measure(direct, judge, nothing, calls)
+
+        asyncio.run(run())
+
+
+def vllm(home: Path, model: Judged, calls: int) -> None:
     """The platform over a vLLM server that its node starts."""
-    name, template, limit = model, "smallworld", 96
-    if model != "smallworld":
-        name, template, limit = "judge", "mt-bench", 64
-        (home / "models").mkdir()
-        (home / "models" / name).symlink_to(Path(model).resolve())
     env = {
         "SELFTAUGHT_VLLM_PYTHON": str(ROOT / ".venv-vllm" / "bin" / "python"),
         "VLLM_SERVER_DEV_MODE": "1",  # for /reset_prefix_cache; the server is on loopback
@@ -90,7 +139,7 @@ def vllm(home: Path, model: str, calls: int) -> None:
         Stack(home, only=ONLY | {"engine"}, env=env) as stack,
         Client(stack.gateway_url) as client,
     ):
-        register(client, base_model=name, inference="vllm", template=template, max_tokens=limit)
+        register(client, model, inference="vllm")
         question = next(questions())
         while True:
             try:
@@ -102,8 +151,9 @@ def vllm(home: Path, model: str, calls: int) -> None:
         with database(stack) as connection:
             query = "SELECT url FROM engine_servers WHERE state = 'ready'"
             url = str(connection.execute(text(query)).scalar_one())
-        served = Path(model).name
-        asyncio.run(measure(stack, url, served, template, limit, calls))
+        folder = home / "models" / model.name
+        served = folder.resolve().name if folder.exists() else model.name
+        asyncio.run(over_http(stack, url, served, model, calls, reset=True))
 
 
 @contextmanager
@@ -114,8 +164,15 @@ def database(stack: Stack) -> Iterator[Any]:
     engine.dispose()
 
 
-def register(client: Client, **model: Any) -> None:
-    job = client.register_model(**model)
+def register(client: Client, model: Judged, inference: str, name: str | None = None) -> None:
+    """Make the base model a version (of the model `name`) and wait for it."""
+    job = client.register_model(
+        base_model=model.name,
+        name=name,
+        inference=inference,
+        template=model.template,
+        max_tokens=model.limit,
+    )
     if (ended := client.wait(job["id"], 600))["state"] != "succeeded":
         raise SystemExit(f"not registered: {ended['error']}")
 
@@ -133,36 +190,52 @@ def questions() -> Iterator[Body]:
         }
 
 
-async def measure(
-    stack: Stack, url: str, model: str, template: str, limit: int, calls: int
-) -> None:
-    """Print what the platform adds to one call, and the throughput of many."""
-    judge_template = load_judge_template(template)
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4)
-    async with aiohttp.ClientSession(connector=connector) as http:
+def http_client() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4))
 
-        async def post(to: str, body: Mapping[str, Any]) -> None:
-            async with http.post(to, json=body) as answer:
-                if answer.status != 200:
-                    raise SystemExit(f"{to}: {answer.status} {(await answer.text())[:300]}")
-                await answer.read()
+
+async def post(http: aiohttp.ClientSession, to: str, body: Mapping[str, Any]) -> None:
+    async with http.post(to, json=body) as answer:
+        if answer.status != 200:
+            raise SystemExit(f"{to}: {answer.status} {(await answer.text())[:300]}")
+        await answer.read()
+
+
+def judging(stack: Stack, http: aiohttp.ClientSession) -> Ask:
+    """A call of /judge."""
+    return lambda question: post(http, f"{stack.gateway_url}/judge", question)
+
+
+async def nothing() -> None:
+    """What is done before a round, if nothing is."""
+
+
+async def over_http(
+    stack: Stack, url: str, served: str, model: Judged, calls: int, reset: bool = False
+) -> None:
+    """Measure against an OpenAI-compatible server at `url`."""
+    template = load_judge_template(model.template)
+    async with http_client() as http:
 
         async def direct(question: Body) -> None:
-            orders = requests_of(JudgeIn.model_validate(question), judge_template, b"")
-            sampling = {"temperature": 0, "max_tokens": limit, "model": model}
+            orders = requests_of(JudgeIn.model_validate(question), template, b"")
+            sampling = {"temperature": 0, "max_tokens": model.limit, "model": served}
             bodies = [{**sampling, "messages": request.messages} for request in orders]
-            await asyncio.gather(*(post(f"{url}/chat/completions", body) for body in bodies))
+            await asyncio.gather(*(post(http, f"{url}/chat/completions", one) for one in bodies))
 
-        async def judge(question: Body) -> None:
-            await post(f"{stack.gateway_url}/judge", question)
+        async def empty() -> None:
+            await post(http, f"{url.removesuffix('/v1')}/reset_prefix_cache", {})
 
-        async def reset() -> None:
-            if stack.config.wants("engine"):
-                await post(f"{url.removesuffix('/v1')}/reset_prefix_cache", {})
+        await measure(direct, judging(stack, http), empty if reset else nothing, calls)
 
-        source = questions()
-        await latency(direct, judge, list(islice(source, calls + 20)))
-        await throughput(direct, judge, reset, lambda: list(islice(source, calls)))
+
+async def measure(
+    direct: Ask, judge: Ask, reset: Callable[[], Awaitable[None]], calls: int
+) -> None:
+    """Print what the platform adds to one call, and the throughput of many."""
+    source = questions()
+    await latency(direct, judge, list(islice(source, calls + 20)))
+    await throughput(direct, judge, reset, lambda: list(islice(source, calls)))
 
 
 async def latency(direct: Ask, judge: Ask, source: list[Body]) -> None:

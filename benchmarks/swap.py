@@ -28,7 +28,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks import machine
-from benchmarks.judge_latency import ONLY, ROOT, questions, register
+from benchmarks.judge_latency import ONLY, ROOT, Judged, questions, register
 from selftaught.client import Client
 from selftaught.stack.handle import Stack
 from selftaught.stack.state import free_port
@@ -152,9 +152,9 @@ def open_stack(home: Path, port: int) -> Stack:
 
 def prepare(client: Client) -> None:
     """judge:0 and judge:1; `production` is 0."""
-    shown = {"base_model": "smallworld", "name": "judge", "template": "smallworld"}
-    register(client, **shown, max_tokens=96)
-    register(client, **shown, inference="standin")
+    model = Judged("smallworld", "smallworld", 96)
+    for inference in ("local", "standin"):
+        register(client, model, inference, name="judge")
     client.call("PUT", ALIAS, json={"version": 0, "reason": "first"})
 
 
