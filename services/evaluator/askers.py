@@ -24,6 +24,11 @@ SESSION_SECONDS = 30.0
 MOST_SAMPLES = 256
 """Samples of one batch in this process, so that nobody waits for hundreds of others."""
 
+QUIET_SECONDS = 0.02
+"""Behind a batch the next one waits until as many calls wait, or none came for so long .."""
+QUIET_SHARE = 0.1
+""".. and for no longer than this share of the time that the batch took."""
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -66,6 +71,8 @@ class Together:
         self._engine = engine
         self._waiting: list[_Call] = []
         self._worker: asyncio.Task[None] | None = None
+        self._before = 0  # calls of the batch that has just ended
+        self._took = self._ended = 0.0  # how long it took, and when it ended
 
     async def ask(self, requests: Sequence[Request], sampling: SamplingSettings) -> Answered:
         """See Asker."""
@@ -80,10 +87,25 @@ class Together:
 
     async def _work(self) -> None:
         try:
-            while batch := self._next_batch():
-                await self._answer(batch)
+            while self._waiting:
+                await self._gather()
+                if batch := self._next_batch():
+                    await self._answer(batch)
         finally:
             self._worker = None
+
+    async def _gather(self) -> None:
+        """Wait for the next calls of those who were answered together: they come one by one.
+
+        Else there would be two batches in turns, of the first to come and of all others.
+        """
+        quiet = min(QUIET_SECONDS, QUIET_SHARE * self._took)
+        seen, until = 0, self._ended + quiet
+        while (waiting := len(self._waiting)) < self._before and time.perf_counter() < until:
+            if waiting > seen:
+                seen, until = waiting, time.perf_counter() + quiet
+            await asyncio.sleep(quiet / 10)
+        self._before = 0
 
     def _next_batch(self) -> list[_Call]:
         """The calls that came first and sample alike, without those that nobody waits for."""
@@ -111,7 +133,8 @@ class Together:
                 if not call.answer.done():
                     call.answer.set_exception(error)
             return
-        took = time.perf_counter() - began
+        self._before, self._ended = len(batch), time.perf_counter()
+        took = self._took = self._ended - began
         for call in batch:
             mine, found = found[: len(call.requests)], found[len(call.requests) :]
             if not call.answer.done():

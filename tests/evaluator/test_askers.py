@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import orjson
 import pytest
 
 from selftaught.contracts import SamplingSettings
-from selftaught.inference import EngineUnavailable, Request
+from selftaught.inference import Completion, Engine, EngineUnavailable, Request
 from selftaught.inference.openai import OpenAIEngine
 from selftaught.stack.state import free_port
 from services.evaluator import askers
-from services.evaluator.askers import Streamed
+from services.evaluator.askers import Streamed, Together
 
 ROOT = Path(__file__).resolve().parents[2]
 GREEDY = SamplingSettings(temperature=0, max_tokens=8)
@@ -130,3 +132,51 @@ def test_what_fails_is_told_and_the_next_call_tries_again(
         await streamed.close()
 
     run(test)
+
+
+class Held:
+    """An engine that notes its batches; each waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.go = threading.Semaphore(0)
+
+    def generate(self, requests: Sequence[Request], _: SamplingSettings) -> list[list[Completion]]:
+        self.batches.append(len(requests))
+        assert self.go.acquire(timeout=30)
+        return [[Completion("", "stop", 1, 1)] for _ in requests]
+
+
+def test_who_was_answered_together_is_asked_together_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers reach their callers one by one, and so do the next calls."""
+    monkeypatch.setattr(askers, "QUIET_SECONDS", 30.0)
+    monkeypatch.setattr(askers, "QUIET_SHARE", 1e9)
+    engine = Held()
+
+    async def test() -> None:
+        together = Together(cast(Engine, engine))
+
+        async def caller(number: int) -> None:
+            for _ in range(2):
+                await together.ask(ask(str(number)), GREEDY)
+                await asyncio.sleep(0.02 * number)
+
+        calls = [asyncio.create_task(caller(number)) for number in range(3)]
+        engine.go.release(2)
+        await asyncio.gather(*calls)
+
+    run(test)
+    assert engine.batches == [6, 6]
+
+
+def test_nobody_waits_for_callers_that_do_not_come_back() -> None:
+    engine = Held()
+
+    async def test() -> None:
+        together = Together(cast(Engine, engine))
+        engine.go.release(2)
+        await asyncio.gather(*(together.ask(ask(str(number)), GREEDY) for number in range(3)))
+        await together.ask(ask("alone"), GREEDY)
+
+    run(test)
+    assert engine.batches == [6, 2]
