@@ -121,6 +121,33 @@ class Client:
         """Paired tests between two evaluations on the same examples."""
         return self.call("GET", f"/v1/evaluations/{first}/compare/{second}")
 
+    def fill_reviews(self, model: str, number: int, **queue: Any) -> Json:
+        """Sample pairs for people to review, with the fields of `ReviewQueueIn`: a job."""
+        return self.call("POST", f"/v1/models/{model}/versions/{number}/reviews", json=queue)
+
+    def next_review(self, version: str, reviewer: str) -> Json:
+        """The next item for this reviewer, and how many are left."""
+        params = {"version": version, "reviewer": reviewer}
+        return self.call("GET", "/v1/reviews/next", params=params)
+
+    def answer_review(
+        self, item: str, reviewer: str, verdict: str, comment: str | None = None
+    ) -> Json:
+        """A, B or tie, in the letters as shown; the answer tells what the model said."""
+        body = {"reviewer": reviewer, "verdict": verdict, "comment": comment}
+        return self.call("POST", f"/v1/reviews/{item}/answers", json=body)
+
+    def skip_review(self, item: str, reviewer: str) -> Json:
+        return self.call("POST", f"/v1/reviews/{item}/skip", json={"reviewer": reviewer})
+
+    def review_summary(self, model: str, number: int) -> Json:
+        """How well a version agrees with people."""
+        return self.call("GET", f"/v1/models/{model}/versions/{number}/reviews/summary")
+
+    def review_drift(self, model: str) -> Json:
+        """Whether a model's agreement with people has fallen."""
+        return self.call("GET", f"/v1/models/{model}/reviews/drift")
+
     def judge(self, instruction: str, response_a: str, response_b: str, **options: Any) -> Json:
         """POST /judge."""
         body = {"instruction": instruction, "response_a": response_a, "response_b": response_b}

@@ -43,7 +43,7 @@ class JobIn(Contract):
 
 class JobOut(BaseModel):
     id: str
-    kind: Literal["loop", "registration", "evaluation"]
+    kind: Literal["loop", "registration", "evaluation", "review"]
     state: State
     model: str
     dataset: str | None

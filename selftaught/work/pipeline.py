@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from selftaught.contracts import TERMINAL, Recipe, State
+from selftaught.contracts import TERMINAL, Recipe, ReviewSettings, State
 from selftaught.database.tables import (
     Alias,
     Artifact,
@@ -30,11 +30,16 @@ from selftaught.database.tables import (
 )
 from selftaught.ids import new_id
 from selftaught.work.events import emit
+from selftaught.work.sources import find_source
 
 SEED_STAGES = ("register", "select", "pair", "validate", "gate")
 LABEL_STAGES = ("label", "choose")  # behind select, if the recipe has quotas
 LOOP_STAGES = ("pair", "judge", "curate", "train", "validate", "gate")
-OTHER_STAGES = {"registration": ("register",), "evaluation": ("evaluate", "score")}
+OTHER_STAGES = {
+    "registration": ("register",),
+    "evaluation": ("evaluate", "score"),
+    "review": ("survey", "sample"),
+}
 QUEUES = {
     "select": "generator",
     "label": "generator",
@@ -45,12 +50,16 @@ QUEUES = {
     "register": "trainer",
     "evaluate": "evaluator",
     "score": "evaluator",
+    "survey": "evaluator",
+    "sample": "evaluator",
     "train": "trainer",
     "validate": "evaluator",
     "gate": "evaluator",
 }
 VALIDATE_CHUNK = 1024  # labelled pairs per validate chunk; even, for every second one of them
 EVALUATE_CHUNK = 64  # examples judged per evaluate chunk
+SURVEY_CHUNK = 64  # pairs judged per survey chunk
+SURVEYED = 4  # pairs judged for each item of a review queue
 
 Inputs = list[dict[str, Any]]
 
@@ -248,6 +257,8 @@ def _plan(session: Session, job: Job, iteration: Iteration, kind: str) -> Inputs
     """The inputs of a stage's chunks, from rows that earlier stages left."""
     if job.kind == "evaluation":
         return _plan_evaluation(session, job, kind)
+    if job.kind == "review":
+        return _plan_review(session, job, kind)
     recipe = Recipe.model_validate(job.recipe)
     if kind in ("register", "gate"):
         return [{}]
@@ -406,6 +417,22 @@ def _plan_evaluation(session: Session, job: Job, kind: str) -> Inputs:
     return [
         {"examples": path, "offset": offset, "limit": min(EVALUATE_CHUNK, examples - offset)}
         for offset in range(0, examples, EVALUATE_CHUNK)
+    ]
+
+
+def _plan_review(session: Session, job: Job, kind: str) -> Inputs:
+    """Slices of the pairs to judge; then one chunk that draws the items."""
+    settings = ReviewSettings.model_validate(job.recipe)
+    source = find_source(session, settings.version, settings.source)
+    if source is None:
+        return []
+    given = source.as_input()
+    if kind == "sample":
+        return [{**given, "judged": [one.path for one in _outputs(session, job, 0, "survey")]}]
+    size = min(source.rows, SURVEYED * settings.size)
+    return [
+        {**given, "size": size, "offset": offset, "limit": SURVEY_CHUNK}
+        for offset in range(0, size, SURVEY_CHUNK)
     ]
 
 

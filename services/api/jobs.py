@@ -61,7 +61,7 @@ def list_jobs(
     limit: Limit = 20,
     state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
     kind: Annotated[
-        Literal["loop", "registration", "evaluation"] | None,
+        Literal["loop", "registration", "evaluation", "review"] | None,
         Query(description="Only jobs of this kind."),
     ] = None,
 ) -> Page[JobOut]:

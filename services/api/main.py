@@ -25,6 +25,7 @@ from services.api import (
     metrics,
     models,
     recipes,
+    reviews,
     templates,
 )
 
@@ -38,6 +39,7 @@ RESOURCES = (
     templates,
     models,
     evaluations,
+    reviews,
     engines,
     judge,
     health,

@@ -10,7 +10,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
+from selftaught import reviews
 from selftaught.contracts import State
 from selftaught.database import transaction
 from selftaught.database.tables import Chunk, Job
@@ -47,6 +49,25 @@ class WorkCollector(Collector):
         yield from found
 
 
+def _reviews(session: Session) -> list[Metric]:
+    agreement = GaugeMetricFamily(
+        "selftaught_review_agreement",
+        "Share of a source's pairs on which the newest reviewed version agrees with people.",
+        labels=["model", "version"],
+    )
+    drift = GaugeMetricFamily(
+        "selftaught_review_drift",
+        "Whether that has fallen: 0 ok, 1 watch, 2 alarm.",
+        labels=["model"],
+    )
+    for model in reviews.reviewed_models(session):
+        found = reviews.drift(session, model)
+        newest = found.versions[-1]
+        agreement.add_metric([model, newest.version.rpartition(":")[2]], newest.agreement or 0.0)
+        drift.add_metric([model], reviews.STATES.index(found.state))
+    return [agreement, drift]
+
+
 def _gauges() -> list[Metric]:
     jobs = GaugeMetricFamily("selftaught_jobs", "Jobs by state.", labels=["state"])
     ready = GaugeMetricFamily(
@@ -66,6 +87,7 @@ def _gauges() -> list[Metric]:
         for queue, count, seconds in waiting:
             ready.add_metric([queue], count)
             oldest.add_metric([queue], float(seconds))
+        reviewed = _reviews(session)
     for state in State:
         jobs.add_metric([state], by_state.get(state, 0))
-    return [jobs, ready, oldest]
+    return [jobs, ready, oldest, *reviewed]

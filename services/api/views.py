@@ -82,7 +82,7 @@ def jobs(session: Session, rows: Sequence[Job]) -> list[JobOut]:
 def _job(row: Job, newest: int | None, done: int) -> JobOut:
     return JobOut(
         id=row.id,
-        kind=cast(Literal["loop", "registration", "evaluation"], row.kind),
+        kind=cast(Literal["loop", "registration", "evaluation", "review"], row.kind),
         state=State(row.state),
         model=row.model,
         dataset=row.dataset_id,

@@ -1,4 +1,5 @@
-"""The evaluator's work: score a job's versions and decide promotion; evaluate on benchmarks.
+"""The evaluator's work: score a job's versions and decide promotion; evaluate on benchmarks; fill
+review queues.
 
     celery -A services.evaluator.tasks worker -Q evaluator --pool solo
 
@@ -8,6 +9,7 @@ scored here, so that no version is promoted on the pairs that chose it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -19,7 +21,7 @@ from selftaught import aliases, jsonl
 from selftaught.artifacts import publish_rows, resolve
 from selftaught.benchmarks.base import Benchmark, Example
 from selftaught.benchmarks.catalogue import BENCHMARKS
-from selftaught.contracts import EvaluationSettings, SamplingSettings
+from selftaught.contracts import EvaluationSettings, ReviewSettings, SamplingSettings
 from selftaught.database import transaction
 from selftaught.database.tables import (
     Alias,
@@ -28,6 +30,7 @@ from selftaught.database.tables import (
     Iteration,
     Job,
     ModelVersion,
+    ReviewItem,
     Stage,
 )
 from selftaught.ids import new_id
@@ -37,8 +40,9 @@ from selftaught.versions import open_version
 from selftaught.work.events import emit
 from selftaught.work.kernel import Lease, Result
 from selftaught.work.worker import Handler, make_app
-from services.evaluator import evaluation
+from services.evaluator import evaluation, reviewing
 from services.evaluator.gate import decide
+from services.evaluator.ruling import sampling_of
 
 Summaries = dict[str, dict[str, Any]]  # set -> summary
 
@@ -162,6 +166,80 @@ def _benchmark(lease: Lease) -> tuple[EvaluationSettings, Benchmark, list[Exampl
     return settings, BENCHMARKS[settings.benchmark], examples
 
 
+def survey(lease: Lease) -> Result:
+    """A slice of the drawn pairs, judged by the version and by the one it is held against."""
+    settings = ReviewSettings.model_validate(lease.settings)
+    asked = lease.input
+    places = reviewing.drawn(asked["rows"], asked["size"], settings.seed)
+    places = places[asked["offset"] : asked["offset"] + asked["limit"]]
+    pairs = list(reviewing.read_pairs(map(resolve, asked["paths"]), asked["second"], places))
+    judged = {}
+    counts = {"pairs": len(pairs), "tokens": 0}
+    for version_id in filter(None, (settings.version, settings.against)):
+        with transaction() as session:
+            version = session.get_one(ModelVersion, version_id)
+        judged[version_id], tokens = reviewing.judge(
+            pairs,
+            open_version(version, lease.job_id),
+            judge_template(version.lineage["template"]["name"]),
+            sampling_of(version, settings.votes),
+            settings.votes,
+            settings.seed,
+        )
+        counts["tokens"] += tokens
+        lease.check()
+    mine, theirs = judged[settings.version], judged.get(settings.against or "")
+    rows = (
+        {
+            **pair,
+            "verdict": mine[at].verdict,
+            "confidence": mine[at].confidence,
+            "orders_agree": mine[at].agree,
+            "against_verdict": theirs[at].verdict if theirs else None,
+        }
+        for at, pair in enumerate(pairs)
+    )
+    # Not among the job's downloads: a reviewer must not find there what a version said.
+    path = lease.path("survey").replace("jobs/", "reviews/", 1)
+    return Result(counts=counts, artifact=publish_rows("judged", path, rows))
+
+
+def sample(lease: Lease) -> Result:
+    """The items of the queue, drawn from all judged pairs."""
+    settings = ReviewSettings.model_validate(lease.settings)
+    with jsonl.Shelf([resolve(path) for path in lease.input["judged"]]) as shelf:
+        judged = [(at, reviewing.stratum(row, settings.strata)) for at, row in shelf.walk()]
+        items = reviewing.sample(
+            judged, settings.strata, settings.size, lease.input["rows"], settings.seed
+        )
+        rows = [(item, shelf.fetch(item.key)) for item in items]
+    counts = Counter(f"judged_{name}" for _, name in judged)
+    counts.update(f"items_{item.stratum}" for item in items)
+    return Result(counts=dict(counts), extra={"items": rows})
+
+
+def apply_sample(session: Session, lease: Lease, result: Result) -> None:
+    """The queue's rows; from now on they are given out."""
+    settings = ReviewSettings.model_validate(lease.settings)
+    for position, (item, row) in enumerate(result.extra["items"]):
+        of_pair = {name: value for name, value in row.items() if name != "id"}
+        session.add(
+            ReviewItem(
+                id=new_id("item"),
+                job_id=lease.job_id,
+                version_id=settings.version,
+                against_id=settings.against,
+                position=position,
+                overlap=settings.overlap,
+                stratum=item.stratum,
+                weight=item.weight,
+                swapped=item.swapped,
+                pair=row["id"],
+                **of_pair,
+            )
+        )
+
+
 def _sampling(version: ModelVersion, settings: EvaluationSettings) -> SamplingSettings:
     """Greedy for one vote; several are sampled as the version's recipe samples judgments."""
     limit = settings.max_tokens
@@ -209,5 +287,7 @@ app = make_app(
         "gate": Handler(gate, apply_gate),
         "evaluate": Handler(evaluate),
         "score": Handler(score, apply_score),
+        "survey": Handler(survey),
+        "sample": Handler(sample, apply_sample),
     },
 )
