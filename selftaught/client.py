@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from types import TracebackType
 from typing import Any
 
 import httpx
+
+from selftaught.sse import Reader
 
 Json = dict[str, Any]
 ENDED = {"succeeded", "failed", "cancelled"}
@@ -152,3 +155,26 @@ class Client:
         """POST /judge."""
         body = {"instruction": instruction, "response_a": response_a, "response_b": response_b}
         return self.call("POST", "/judge", json={**body, **options})
+
+    def judge_stream(
+        self, instruction: str, response_a: str, response_b: str, **options: Any
+    ) -> Iterator[tuple[str, Json]]:
+        """POST /judge with `stream`: (event, data) as they come, the last one the `verdict`.
+
+        Raises ApiError, also for an event `error`. Who stops reading ends the judge's work.
+        """
+        body = {"instruction": instruction, "response_a": response_a, "response_b": response_b}
+        reader = Reader()
+        with self._http.stream(
+            "POST", "/judge", json={**body, **options, "stream": True}
+        ) as response:
+            if response.is_error:
+                response.read()
+                raise ApiError(response.status_code, response.json())
+            for line in response.iter_lines():
+                if (found := reader.line(line)) is None:
+                    continue
+                name, data = found[0], json.loads(found[1])
+                if name == "error":
+                    raise ApiError(data["status"], data)
+                yield name, data

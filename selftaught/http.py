@@ -10,13 +10,13 @@ import json
 import logging
 import re
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from http import HTTPStatus
 from typing import Any, TypeVar
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -25,7 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from selftaught import aliases
+from selftaught import aliases, sse
 from selftaught.contracts import Problem
 from selftaught.ids import new_id
 from selftaught.store import StoreError, StoreUnavailable
@@ -170,6 +170,38 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
+class EventStream(StreamingResponse):
+    """Server-Sent Events, each sent as it comes. When they end, or the client leaves, `ended` is
+    called; also if nothing could be sent."""
+
+    media_type = sse.MEDIA_TYPE
+
+    def __init__(self, events: AsyncIterator[bytes], ended: Callable[[], object]) -> None:
+        unbuffered = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(events, headers=unbuffered)
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await while_connected(Request(scope, receive), self.stream_response(send))
+        except ClientDisconnect:
+            logger.info("client left during %s %s", scope["method"], scope["path"])
+        finally:
+            self._ended()
+
+
+async def as_problem(request: Request, error: Exception) -> Response:
+    """The problem that this app answers to an error, for those that come too late for a status."""
+    handlers = request.app.exception_handlers
+    for kind in type(error).__mro__:
+        if kind in handlers:
+            found: Response = await handlers[kind](request, error)
+            return found
+    rid = request_id(request)
+    logger.error("request %s failed", rid, exc_info=error)
+    return _crashed(rid)
+
+
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers) if error.headers else None
@@ -284,13 +316,17 @@ class RequestMiddleware:
             logger.exception("request %s failed: %s %s", rid, scope["method"], scope["path"])
             if status:  # too late for another answer: let the server cut the connection
                 raise
-            detail = "an unexpected error; it is logged under this request id"
-            await problem(500, "internal_error", detail, rid)(scope, receive, send_named)
+            await _crashed(rid)(scope, receive, send_named)
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             route = str(getattr(scope.get("route"), "path", "unmatched"))
             self._count.labels(method, route, str(status)).inc()
             self._seconds.labels(method, route).observe(time.perf_counter() - started)
+
+
+def _crashed(rid: str | None) -> Response:
+    detail = "an unexpected error; it is logged under this request id"
+    return problem(500, "internal_error", detail, rid)
 
 
 def _limit(scope: Scope, receive: Receive) -> Receive:

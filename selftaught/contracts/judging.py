@@ -59,6 +59,17 @@ class JudgeIn(Asked):
         None, description="Judge template; default: the one that the version was trained with."
     )
     both_orders: bool = Field(True, description="Judge in both orders; disagreement is a tie.")
+    stream: bool = Field(
+        False,
+        description="Answer with Server-Sent Events: the reasoning as it is written, then the "
+        "verdict. For one vote.",
+    )
+
+    @model_validator(mode="after")
+    def _one_vote_is_streamed(self) -> Self:
+        if self.stream and self.votes > 1:
+            raise ValueError("stream: for one vote only")
+        return self
 
 
 class ScoreIn(Asked):
@@ -131,6 +142,28 @@ class Ruling(BaseModel):
 class JudgeOut(Ruling):
     cached: bool = Field(description="A former, equal call's answer, of the same version.")
     latency: Latency
+
+
+class JudgeStart(BaseModel):
+    """Event `start` of a streamed call."""
+
+    model: str = Field(description="Exact version that answers, name:number.")
+    template: str
+    template_sha256: str
+    orders: list[Literal["AB", "BA"]] = Field(description="The orders that are asked.")
+
+
+class JudgeDelta(BaseModel):
+    """Event `delta` of a streamed call."""
+
+    order: Literal["AB", "BA"]
+    text: str = Field(description="What follows the order's text so far.")
+
+
+class JudgeRestart(BaseModel):
+    """Event `restart` of a streamed call: the order's text so far counts no more."""
+
+    order: Literal["AB", "BA"]
 
 
 class ResponseScore(BaseModel):

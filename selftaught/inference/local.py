@@ -27,6 +27,7 @@ from selftaught.inference.decoders import (
     SharedPrefixDecoder,
     supports_shared_prefix,
 )
+from selftaught.inference.detokenising import Growing
 from selftaught.inference.protocol import (
     Completion,
     Dialogue,
@@ -153,6 +154,12 @@ class LocalEngine:
         limit = np.minimum(room, sampling.max_tokens)
         written: list[list[int]] = [[] for _ in owner]
         logits = decoder.prefill(prompts, copies)[torch.from_numpy(owner).to(self.model.device)]
+        first = np.cumsum([0, *copies])  # each request's first sample
+        heard = {
+            int(first[i]): Growing(self.tokenizer, request.hear)
+            for i, request in enumerate(requests)
+            if request.hear is not None
+        }
         rows = np.arange(len(owner))  # which sample each row of the batch is
         running = np.ones(len(owner), dtype=bool)  # by row: not finished yet
         ended = np.zeros(len(owner), dtype=bool)  # by sample: wrote an end token
@@ -163,7 +170,10 @@ class LocalEngine:
             chosen = tokens.cpu().numpy()
             step += 1
             for row in np.flatnonzero(running):
-                written[rows[row]].append(int(chosen[row]))
+                sample = int(rows[row])
+                written[sample].append(int(chosen[row]))
+                if sample in heard:
+                    heard[sample].grow(written[sample])
             stops = np.isin(chosen, self._ends)
             ended[rows[running & stops]] = True
             running &= ~stops & (limit[rows] > step)

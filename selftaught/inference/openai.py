@@ -19,6 +19,7 @@ from selftaught.inference.protocol import (
     Completion,
     EngineRefused,
     EngineUnavailable,
+    Hear,
     ModelLoadError,
     Sampling,
 )
@@ -83,7 +84,12 @@ class _ChatSession:
         return 1
 
     async def ask(
-        self, prompt: list[Message], seed: int, sample: int, sampling: Sampling
+        self,
+        prompt: list[Message],
+        seed: int,
+        sample: int,
+        sampling: Sampling,
+        hear: Hear | None = None,
     ) -> Completion | EngineRefused:
         body: dict[str, Any] = {
             "model": self.engine.model,
@@ -100,7 +106,7 @@ class _ChatSession:
         for attempt in range(self.engine.attempts):
             wait = self.engine.backoff * 2**attempt * random.uniform(0.5, 1.0)
             try:
-                reply = await self.server.post(self.engine.url, body)
+                reply = await self.server.post(self.engine.url, body, hear)
             except NoAnswer as error:
                 problem = str(error)
             else:

@@ -14,6 +14,10 @@ from typing import Any
 import aiohttp
 import orjson
 
+from selftaught.inference import chunks
+from selftaught.inference.protocol import Hear
+from selftaught.sse import MEDIA_TYPE
+
 
 class NoAnswer(Exception):
     """The server could not be reached, or the connection ended before it had answered."""
@@ -47,14 +51,24 @@ class Poster:
 
     session: aiohttp.ClientSession
 
-    async def post(self, url: str, body: Any) -> Reply:
-        """Redirects are not followed. Raises NoAnswer."""
+    async def post(self, url: str, body: dict[str, Any], hear: Hear | None = None) -> Reply:
+        """Redirects are not followed. Raises NoAnswer.
+
+        With `hear` the server is asked to stream, and `hear` told the text so far; the reply is as
+        it would be without. A server that does not stream answers as ever.
+        """
+        if hear is not None:
+            body = {**body, **chunks.ASK}
         try:
             async with self.session.post(
                 url, data=orjson.dumps(body), allow_redirects=False
             ) as response:
-                return Reply(response.status, response.headers, await response.read())
-        except (aiohttp.ClientError, OSError) as error:  # OSError: time-outs are
+                if hear is not None and response.content_type == MEDIA_TYPE:
+                    whole = orjson.dumps(await chunks.assemble(response.content, hear))
+                else:
+                    whole = await response.read()
+                return Reply(response.status, response.headers, whole)
+        except (aiohttp.ClientError, OSError, chunks.Broken) as error:  # OSError: time-outs are
             raise NoAnswer(f"{type(error).__name__}: {error}") from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from selftaught.contracts import Problem
@@ -18,6 +18,7 @@ __all__ = [
     "EngineFailed",
     "EngineRefused",
     "EngineUnavailable",
+    "Hear",
     "InferenceError",
     "ModelLoadError",
     "Request",
@@ -27,17 +28,24 @@ __all__ = [
 ]
 
 
+Hear = Callable[[str], None]
+"""Is told the text that a sample has so far, again and again, from any thread. A text that does not
+begin with the one before is written anew (a server died). It must return at once."""
+
+
 @dataclass(frozen=True)
 class Request:
     """A conversation to continue `n` times: samples first .. first+n-1.
 
-    A sample depends on (seed, its number) only, so asking for it later gives the same.
+    A sample depends on (seed, its number) only, so asking for it later gives the same. `hear` is
+    told how the first of them grows; an engine may leave that out, and need not tell its end.
     """
 
     messages: Sequence[Message]
     seed: int
     n: int = 1
     first: int = 0
+    hear: Hear | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

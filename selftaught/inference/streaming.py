@@ -21,6 +21,7 @@ from selftaught.inference.protocol import (
     Completion,
     Dialogue,
     EngineRefused,
+    Hear,
     InferenceError,
     Request,
     Sampling,
@@ -95,7 +96,12 @@ class Session(Protocol[Prompt]):
         ...
 
     async def ask(
-        self, prompt: Prompt, seed: int, sample: int, sampling: Sampling
+        self,
+        prompt: Prompt,
+        seed: int,
+        sample: int,
+        sampling: Sampling,
+        hear: Hear | None = None,
     ) -> Completion | EngineRefused:
         """One sample; an EngineRefused that is returned is about this prompt alone."""
         ...
@@ -185,15 +191,18 @@ class _Call(Generic[Prompt]):
                 messages, prompt = request.messages, self._session.prepare(request.messages)
             async with asyncio.TaskGroup() as siblings:
                 samples = [
-                    siblings.create_task(self._one(prompt, request.seed, sample, sampling))
+                    siblings.create_task(self._one(prompt, request, sample, sampling))
                     for sample in range(request.first, request.first + request.n)
                 ]
             asked = answer(dialogue, [one.result() for one in samples])
 
-    async def _one(self, prompt: Prompt, seed: int, sample: int, sampling: Sampling) -> Completion:
+    async def _one(
+        self, prompt: Prompt, request: Request, sample: int, sampling: Sampling
+    ) -> Completion:
+        hear = request.hear if sample == request.first else None
         async with self._session.window.hold(self._session.cost(prompt, sampling)):
             self.began = min(self.began, time.perf_counter())
-            found = await self._session.ask(prompt, seed, sample, sampling)
+            found = await self._session.ask(prompt, request.seed, sample, sampling, hear)
         if isinstance(found, EngineRefused):
             self._refusals.append(found)
             return Completion("", "rejected", 0, 0)

@@ -29,6 +29,7 @@ from selftaught.inference.protocol import (
     EngineFailed,
     EngineRefused,
     EngineUnavailable,
+    Hear,
     ModelLoadError,
     Sampling,
 )
@@ -101,7 +102,12 @@ class _TokenSession:
         return len(prompt) + (self._written[limit] / done if done else limit)
 
     async def ask(
-        self, prompt: list[int], seed: int, sample: int, sampling: Sampling
+        self,
+        prompt: list[int],
+        seed: int,
+        sample: int,
+        sampling: Sampling,
+        hear: Hear | None = None,
     ) -> Completion | EngineRefused:
         body: dict[str, Any] = {
             "model": self._engine.target.model,
@@ -113,7 +119,7 @@ class _TokenSession:
         for _ in range(ATTEMPTS):
             server = await self._server(seed)
             try:
-                reply = await self._servers.post(f"{server.url}/completions", body)
+                reply = await self._servers.post(f"{server.url}/completions", body, hear)
             except NoAnswer as error:
                 problem = str(error)
             else:

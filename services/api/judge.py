@@ -1,20 +1,23 @@
 """POST /judge, /v1/score and /v1/rank: passed through to an evaluator, which holds the models.
 
 Of several replicas the one with the fewest calls is asked. A judgment changes nothing, so a call
-whose replica died is asked of the next one.
+whose replica died is asked of the next one; a streamed one only as long as nothing has come.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import aiohttp
+import orjson
 from fastapi import APIRouter, Header, Request, Response
 
+from selftaught import sse
 from selftaught.contracts import (
     Asked,
     JudgeIn,
@@ -24,8 +27,16 @@ from selftaught.contracts import (
     ResponseScore,
     ScoreIn,
 )
-from selftaught.http import Refused, problem_docs, request_id, while_connected
+from selftaught.http import (
+    EventStream,
+    Refused,
+    problem,
+    problem_docs,
+    request_id,
+    while_connected,
+)
 
+logger = logging.getLogger(__name__)
 router = APIRouter(tags=["judge"])
 
 LOST_SECONDS = 2.0
@@ -35,8 +46,27 @@ PATIENCE = 5.0
 SPARE = 10.0
 """Seconds beyond a call's own timeout, which the evaluator keeps."""
 _DOCS = problem_docs(404, 409, 429, 502, 503, 504)
+_EXAMPLE = """\
+event: start
+data: {"model": "judge:3", "template": "mt-bench", "template_sha256": "5d0e..", "orders": ["AB"]}
+
+event: delta
+data: {"order": "AB", "text": "27 is three times nine"}
+
+event: delta
+data: {"order": "AB", "text": ", so it is no prime.\\n[[A]]"}
+
+event: verdict
+data: {"verdict": "A", "confidence": 1.0, "orders_agree": null, ..}
+
+"""
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}, "example": _EXAMPLE}}}
+}
 Named = Annotated[str | None, Header(description="The model, where the body names none.")]
 _KEPT = ("content-type", "retry-after")
+_LAST = (b"event: verdict\n", b"event: error\n")
+"""How the event begins that ends a stream."""
 
 
 class Unreachable(Exception):
@@ -62,19 +92,25 @@ class Evaluators:
     async def post(
         self, path: str, body: bytes, headers: Mapping[str, str], timeout: float
     ) -> Response:
-        """An evaluator's answer. Raises Unreachable, and TimeoutError after `timeout` seconds."""
+        """An evaluator's answer, whose events, if it is a stream, are passed on as they come.
+
+        Raises Unreachable, and TimeoutError after `timeout` seconds.
+        """
         began = time.monotonic()
         while True:
             replica = self._best()
             replica.calls += 1
             try:
-                async with self._session.post(
+                answer = await self._session.post(
                     replica.url + path,
                     data=body,
                     headers=headers,
                     timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=PATIENCE),
                     allow_redirects=False,
-                ) as answer:
+                )
+                if answer.content_type == sse.MEDIA_TYPE:
+                    return _passed_on(answer, replica, headers["x-request-id"])
+                async with answer:
                     kept = {name: answer.headers[name] for name in _KEPT if name in answer.headers}
                     return Response(await answer.read(), answer.status, kept)
             except aiohttp.ConnectionTimeoutError as error:
@@ -98,6 +134,36 @@ class Evaluators:
         return min(self._replicas, key=lambda one: (max(0.0, one.lost_until - now), one.calls))
 
 
+def _passed_on(answer: aiohttp.ClientResponse, replica: Replica, rid: str) -> EventStream:
+    """An evaluator's events; it has one call more until they end. A client that leaves closes the
+    connection, which ends the evaluator's work."""
+    replica.calls += 1
+
+    def ended() -> None:
+        replica.calls -= 1
+        answer.close()
+
+    return EventStream(_events(answer, rid), ended)
+
+
+async def _events(answer: aiohttp.ClientResponse, rid: str) -> AsyncIterator[bytes]:
+    """The evaluator's events, whole ones only; if it is lost before the last, an `error`."""
+    rest, last = b"", False
+    lost = problem(503, "evaluator_lost", "the evaluator was lost; ask again", rid)
+    try:
+        async for piece in answer.content.iter_any():
+            whole, end, rest = (rest + piece).rpartition(sse.END)
+            last = last or any(one.startswith(_LAST) for one in whole.split(sse.END))
+            if whole:
+                yield whole + end
+    except TimeoutError:
+        lost = problem(504, "evaluator_timeout", "the evaluator did not answer in time", rid)
+    except (aiohttp.ClientError, OSError) as error:
+        logger.warning("request %s: an evaluator was lost: %s", rid, error)
+    if not last:
+        yield sse.event("error", orjson.loads(lost.body))
+
+
 @asynccontextmanager
 async def evaluators(urls: str) -> AsyncIterator[Evaluators]:
     """The replicas at these URLs, commas between them; connections live as long as the block."""
@@ -110,7 +176,13 @@ async def evaluators(urls: str) -> AsyncIterator[Evaluators]:
 
 
 async def _judge(request: Request, body: JudgeIn, selftaught_model: Named = None) -> Response:
-    """Which of two responses is better? Both orders; `latest` if no model is named."""
+    """Which of two responses is better? Both orders; `latest` if no model is named.
+
+    With `stream: true` the answer is a stream of Server-Sent Events, each with JSON as its data:
+    `start` (JudgeStart), `delta` (JudgeDelta) for every piece of an order's reasoning, seldom
+    `restart` (JudgeRestart: the order is written anew), and at last either `verdict`, which is what
+    the plain call answers, or `error`, a Problem. What fails before `start` has its own status.
+    """
     return await _ask(request, "/judge", body, selftaught_model)
 
 
@@ -121,7 +193,7 @@ for path, hidden in (("/judge", False), ("/v1/judge", True)):
         methods=["POST"],
         name="judge",
         response_model=JudgeOut,
-        responses=_DOCS,
+        responses=_DOCS | _EVENTS,
         include_in_schema=not hidden,
     )
 

@@ -44,6 +44,7 @@ from selftaught.settings import get_settings
 from selftaught.store import StoreError
 from selftaught.versions import open_version
 from services.evaluator.askers import Answered, Asker, asker
+from services.evaluator.live import Live
 from services.evaluator.lookup import Lookup
 from services.evaluator.ranking import rank
 from services.evaluator.ruling import (
@@ -99,9 +100,9 @@ class Judge:
         self._score_templates: dict[str, ScoreTemplate] = {}
         self._models: OrderedDict[str, asyncio.Task[tuple[Engine, Asker]]] = OrderedDict()
 
-    async def judge(self, question: JudgeIn) -> JudgeOut:
+    async def judge(self, question: JudgeIn, live: Live | None = None) -> JudgeOut:
         """The verdict on a pair of responses; the same question to the same version, the same
-        answer.
+        answer. `live` hears the reasoning as it is written.
 
         Raises AliasError (which version?), UnknownName (which template?), TooLong, Busy,
         DeadlineExceeded, and inference's InferenceErrors; so do the other methods.
@@ -109,7 +110,7 @@ class Judge:
         started = time.perf_counter()
         async with self._admitted(question):
             version = await self._resolve(question)
-            found, answer = await self._rule(version, question)
+            found, answer = await self._rule(version, question, live)
         return JudgeOut(**found.model_dump(), **_told(answer, started))
 
     async def score(self, question: ScoreIn) -> ResponseScore:
@@ -185,13 +186,18 @@ class Judge:
     async def _resolve(self, question: Asked) -> ModelVersion:
         return await self._version(await self._aliases.get(question.model))
 
-    async def _rule(self, version: ModelVersion, question: JudgeIn) -> tuple[Ruling, Answer]:
+    async def _rule(
+        self, version: ModelVersion, question: JudgeIn, live: Live | None = None
+    ) -> tuple[Ruling, Answer]:
         """What this version says of a pair."""
         template = await self._template(question.template or version.lineage["template"]["name"])
         requests = requests_of(question, template, await self._fence_key())
-        answer = await self._answer(
-            version, requests, sampling_of(version, question.votes), question
-        )
+        if live is not None:
+            requests = live.begin(question, version, template, requests)
+        sampling = sampling_of(version, question.votes)
+        answer = await self._answer(version, requests, sampling, question)
+        if live is not None:
+            live.end(answer.completions)
         return ruling(question, version, template, answer.completions), answer
 
     async def _answer(
@@ -201,13 +207,19 @@ class Judge:
         sampling: SamplingSettings,
         question: Asked,
     ) -> Answer:
-        """The version's completions: a former call's, an equal call's in flight, or new ones."""
+        """The version's completions: a former call's, an equal call's in flight, or new ones.
+
+        A call that is listened to shares with none in flight: it would have missed a part.
+        """
         key = _key(version, requests, sampling)
         kept = question.votes == 1 if question.cache is None else question.cache
         found = self._answers.get(key) if kept else None
         if found is not None:
             return Answer(found, 0.0, 0.0, cached=True)
-        new = await self._calls.get(key, lambda: self._ask(version, requests, sampling))
+        if any(request.hear for request in requests):
+            new = await self._ask(version, requests, sampling)
+        else:
+            new = await self._calls.get(key, lambda: self._ask(version, requests, sampling))
         if kept and not any(one.finish_reason == "rejected" for n in new.completions for one in n):
             self._answers.put(key, new.completions)
         return Answer(new.completions, new.queue, new.engine, cached=False)

@@ -30,6 +30,7 @@ from selftaught.inference import (
 from selftaught.readiness import Readiness, postgres, readiness, schema
 from selftaught.registry import UnknownName
 from selftaught.settings import get_settings
+from services.evaluator import live
 from services.evaluator.judge import Busy, DeadlineExceeded, Judge
 from services.evaluator.ruling import TooLong
 
@@ -73,14 +74,20 @@ def create_app() -> FastAPI:
             seconds.labels("queue").observe(latency.queue)
             seconds.labels("engine").observe(latency.engine)
 
-    @app.post("/judge", name="judge", responses=DOCS)
-    async def judge_pair(request: Request, body: JudgeIn) -> JudgeOut:
+    @app.post("/judge", name="judge", response_model=JudgeOut, responses=DOCS)
+    async def judge_pair(request: Request, body: JudgeIn) -> JudgeOut | Response:
         """Which of two responses is better?"""
-        with refusals():
-            out = await http.while_connected(request, judge.judge(body))
-        verdicts.labels(out.model, out.verdict, str(out.cached).lower()).inc()
-        seen(out.latency, out.cached)
-        return out
+
+        async def judged(listener: live.Live | None = None) -> JudgeOut:
+            with refusals():
+                out = await judge.judge(body, listener)
+            verdicts.labels(out.model, out.verdict, str(out.cached).lower()).inc()
+            seen(out.latency, out.cached)
+            return out
+
+        if body.stream:
+            return await live.answer(request, judged)
+        return await http.while_connected(request, judged())
 
     @app.post("/v1/score", name="score", responses=DOCS)
     async def score(request: Request, body: ScoreIn) -> ResponseScore:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import uvicorn
 from starlette.testclient import TestClient
 
 from selftaught import aliases
@@ -39,7 +44,12 @@ def post_job(client: TestClient, dataset: str, **fields: Any) -> Any:
     return client.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
 
 
-def add_versions(model: str, numbers: list[int], latest: int | None = None) -> None:
+def add_versions(
+    model: str,
+    numbers: list[int],
+    latest: int | None = None,
+    lineage: dict[str, Any] | None = None,
+) -> None:
     """Versions without weights."""
     with transaction() as session:
         for number in numbers:
@@ -50,9 +60,24 @@ def add_versions(model: str, numbers: list[int], latest: int | None = None) -> N
                     number=number,
                     path=f"{model}/{number}",
                     sha256=str(number),
-                    lineage={"seed": 0},
+                    lineage=lineage or {"seed": 0},
                 )
             )
         session.flush()
         if latest is not None:
             aliases.move(session, model, "latest", latest, "gate")
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    """The URL of an app on a real server in a thread: answers come as they are written."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()

@@ -1,19 +1,25 @@
-"""A small server that really speaks the chat-completions protocol, with faults on request.
+"""A small server that really speaks the (chat) completions protocol, with faults on request.
 
 The last user message commands it: `fail:<status>:<times>` answers that status so many times before
 it succeeds, `drop:<times>` breaks off in the middle of the answer, `slow:<seconds>` waits,
 `last:<n>` waits until n others were answered (503 after 30 s),
 `long` is cut off by the length limit, `garbage` answers something that is no completion; anything
 else is answered by `reply`, which echoes.
+
+With `stream` the answer comes word by word. After the second word `break:<times>` breaks off so many
+times, `error:<times>` tells an error, `end:<times>` just ends, and `hold` waits for `go`; `whole`
+does not stream.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +38,13 @@ class StandIn:
         self.now = self.most = self.answered = 0
         self.url = ""
         self.reply: Callable[[str, int], str] = lambda text, seed: f"{text} {seed}"
+        self.read: Callable[[list[int]], str] = lambda tokens: str(len(tokens))
+        """What the user said in a prompt of tokens."""
+        self.fault = ""
+        """Of every stream that has none of its own."""
+        self.go = threading.Event()
+        self.left = 0
+        """Streams whose client left before their end."""
 
     async def answer(self, request: Request) -> Response:
         body = await request.json()
@@ -46,7 +59,7 @@ class StandIn:
             self.answered += 1
 
     async def _answer(self, body: dict[str, Any]) -> Response:
-        text = body["messages"][-1]["content"]
+        text = body["messages"][-1]["content"] if "messages" in body else self.read(body["prompt"])
         command, *arguments = text.split(":")
         self.tries[text] += 1
         if command == "fail" and self.tries[text] <= int(arguments[1]):
@@ -64,24 +77,54 @@ class StandIn:
                 return JSONResponse({"error": {"message": "nobody else came"}}, 503)
         if command == "garbage":
             return JSONResponse({"choices": []})
-        return JSONResponse(
-            {
-                "id": "x",
-                "object": "chat.completion",
-                "model": body["model"],
-                "choices": [
-                    {
-                        "index": 0,
-                        "message": {
-                            "role": "assistant",
-                            "content": self.reply(text, body["seed"]),
-                        },
-                        "finish_reason": "length" if command == "long" else "stop",
-                    }
-                ],
-                "usage": {"prompt_tokens": len(text), "completion_tokens": 3, "total_tokens": 9},
-            }
-        )
+        said = self.reply(text, body["seed"])
+        usage = {"prompt_tokens": len(text), "completion_tokens": 3, "total_tokens": 9}
+        reason = "length" if command == "long" else "stop"
+        if body.get("stream") and command != "whole":
+            fault = command if command == "hold" else self.fault
+            if command in ("break", "error", "end") and self.tries[text] <= int(arguments[0]):
+                fault = command
+            parts = self._stream(said, reason, usage, "messages" in body, fault)
+            return StreamingResponse(parts, media_type="text/event-stream")
+        content: dict[str, Any] = {"text": said}
+        if "messages" in body:
+            content = {"message": {"role": "assistant", "content": said}}
+        choice = {"index": 0, **content, "finish_reason": reason}
+        return JSONResponse({"model": body["model"], "choices": [choice], "usage": usage})
+
+    async def _stream(
+        self, said: str, reason: str, usage: dict[str, int], chat: bool, fault: str
+    ) -> AsyncIterator[bytes]:
+        """As vLLM does: a role first, a word a chunk, the usage last, and a comment on the way."""
+
+        def chunk(text: str | None, finish: str | None = None) -> bytes:
+            delta = {"content": text} if text is not None else {"role": "assistant", "content": ""}
+            content = {"delta": delta} if chat else {"text": text or ""}
+            choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish}
+            return b"data: " + json.dumps({"choices": [choice], "usage": None}).encode() + b"\n\n"
+
+        try:
+            if chat:
+                yield chunk(None)
+            for number, word in enumerate(re.findall(r"\S+\s*|\s+", said)):
+                if number == 2:
+                    yield b": still here\n\n"
+                    while fault == "hold" and not self.go.is_set():
+                        await asyncio.sleep(0.01)
+                    if fault == "break":
+                        raise ConnectionAbortedError
+                    if fault == "error":
+                        yield b'data: {"error": {"message": "out of memory"}}\n\n'
+                    if fault in ("error", "end"):
+                        yield b"data: [DONE]\n\n"
+                        return
+                yield chunk(word)
+            yield chunk("", reason)
+            yield b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\r\n\r\n"
+            yield b"data: [DONE]\n\n"
+        except asyncio.CancelledError:
+            self.left += 1
+            raise
 
 
 @contextmanager
@@ -89,7 +132,8 @@ def standin() -> Iterator[StandIn]:
     """A running stand-in on a free port."""
     state = StandIn()
     app = FastAPI()
-    app.add_api_route("/v1/chat/completions", state.answer, methods=["POST"])
+    for path in ("/v1/chat/completions", "/v1/completions"):
+        app.add_api_route(path, state.answer, methods=["POST"])
     listener = socket.create_server(("127.0.0.1", 0))
     state.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))

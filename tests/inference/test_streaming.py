@@ -13,6 +13,7 @@ from selftaught.inference import (
     Dialogue,
     EngineRefused,
     EngineUnavailable,
+    Hear,
     Request,
     Sampling,
 )
@@ -43,7 +44,12 @@ class Scripted(StreamingEngine[str]):
         return self.price
 
     async def ask(
-        self, prompt: str, seed: int, sample: int, sampling: Sampling
+        self,
+        prompt: str,
+        seed: int,
+        sample: int,
+        sampling: Sampling,
+        hear: Hear | None = None,
     ) -> Completion | EngineRefused:
         self.now += 1
         self.most = max(self.most, self.now)
