@@ -6,9 +6,9 @@ it succeeds, `drop:<times>` breaks off in the middle of the answer, `slow:<secon
 `long` is cut off by the length limit, `garbage` answers something that is no completion; anything
 else is answered by `reply`, which echoes.
 
-With `stream` the answer comes word by word. After the second word `break:<times>` breaks off so many
-times, `error:<times>` tells an error, `end:<times>` just ends, and `hold` waits for `go`; `whole`
-does not stream.
+With `stream` the answer comes word by word. After the second word `break:<times>` breaks off so
+many times, `error:<times>` tells an error, `end:<times>` just ends, and `hold` waits for `go`;
+`whole` does not stream.
 """
 
 from __future__ import annotations
