@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import tempfile
-from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import PurePath
 from typing import Annotated, BinaryIO
@@ -23,14 +20,13 @@ from selftaught.database.tables import Artifact, Dataset
 from selftaught.http import Refused, field_errors, problem_docs, too_large
 from selftaught.ids import new_id
 from selftaught.settings import get_settings
-from services.api import problems, records, uploads, views
+from services.api import bodies, problems, records, uploads, views
 from services.api.deps import Cursor, Limit, bad_text
 from services.api.multipart import BadMultipart, FormReader
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
-MAX_ERRORS = 100
-_BATCH = 1 << 20
+INVALID = "invalid_dataset"
 _FORM_OVERHEAD = 64 * 1024
 _TYPES: dict[str, records.Format] = {
     "application/x-ndjson": "jsonl",
@@ -103,18 +99,10 @@ async def upload_dataset(
     by its fields unless `benchmark` names it.
     Every bad line is reported, and then nothing is kept.
     """
-    folder = get_settings().artifacts_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        # Without a name on disk: a crash leaves nothing behind.
-        with tempfile.TemporaryFile(dir=folder) as spool:
-            form, fields = await _receive(request, spool, fields)
-            spool.seek(0)
-            out = await run_in_threadpool(_ingest, spool, form, fields)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise Refused(507, "storage_full", "there is no room for this file") from error
+    with bodies.spooled() as spool:
+        form, fields = await _receive(request, spool, fields)
+        spool.seek(0)
+        out = await run_in_threadpool(_ingest, spool, form, fields)
     response.headers["Location"] = f"/v1/datasets/{out.id}"
     return out
 
@@ -149,13 +137,7 @@ async def _receive(
         form = "jsonl"  # or a JSON array, or gzip: its reader looks for itself
     if form is None:
         raise _unsupported(media.decode("latin-1") or "a body without Content-Type")
-    limit = get_settings().max_upload_bytes
-    received = 0
-    async for batch in _batches(request, limit):
-        received += len(batch)
-        if received > limit:
-            raise too_large(limit)
-        await run_in_threadpool(spool.write, batch)
+    await bodies.receive(request, spool)
     return form, fields
 
 
@@ -167,7 +149,7 @@ async def _receive_form(
         if not boundary:
             raise BadMultipart("the Content-Type has no boundary")
         reader = FormReader(boundary, spool, frozenset(UploadFields.model_fields))
-        async for batch in _batches(request, limit + _FORM_OVERHEAD):
+        async for batch in bodies.pieces(request, limit + _FORM_OVERHEAD):
             await run_in_threadpool(reader.feed, batch)
             if reader.received > limit:
                 raise too_large(limit)
@@ -195,24 +177,6 @@ async def _receive_form(
     return form, merged
 
 
-async def _batches(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """The body in pieces of about a megabyte; 413 as soon as it is declared or seen too large."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
-        raise too_large(limit)
-    buffer, received = bytearray(), 0
-    async for piece in request.stream():
-        received += len(piece)
-        if received > limit:
-            raise too_large(limit)
-        buffer += piece
-        if len(buffer) >= _BATCH:
-            yield bytes(buffer)
-            buffer.clear()
-    if buffer:
-        yield bytes(buffer)
-
-
 def _unsupported(what: str) -> Refused:
     detail = (
         f"cannot read {what}; send one of {', '.join(_TYPES)} or a form with {' '.join(_SUFFIXES)}"
@@ -228,11 +192,14 @@ def _ingest(spool: BinaryIO, form: records.Format, fields: UploadFields) -> Data
         raise Refused(422, "invalid_request", f"name contains {problem}", param="name")
     path = f"datasets/{dataset_id}.jsonl"
     benchmark = None
-    with _unpacked(spool) as spool, artifacts.Writer("dataset", path) as writer:
+    with bodies.unpacked(spool, INVALID) as spool, artifacts.Writer("dataset", path) as writer:
         if fields.kind == "benchmark":
             benchmark = _copy_examples(spool, fields.benchmark, writer)
         else:
-            _copy_rows(spool, form, fields, writer)
+            kind: records.Kind = "labelled" if fields.kind == "labelled" else "instructions"
+            cap = get_settings().max_row_bytes
+            rows = uploads.parse(spool, form, kind, fields.column, cap)
+            bodies.write_rows(rows, writer, INVALID)
         published = writer.publish()
     try:
         with transaction() as session:
@@ -255,20 +222,6 @@ def _ingest(spool: BinaryIO, form: records.Format, fields: UploadFields) -> Data
         raise
 
 
-def _unpacked(spool: BinaryIO) -> BinaryIO:
-    """The upload's content, gzipped or not; refuses what is no gzip, or too much of it."""
-    settings = get_settings()
-    try:
-        return records.unpacked(spool, settings.max_upload_bytes, settings.artifacts_dir)
-    except records.TooLarge as error:
-        detail = f"unpacked, the file is larger than {settings.max_upload_bytes} bytes"
-        raise Refused(413, "unpacked_too_large", detail, param="file") from error
-    except records.NotGzip as error:
-        message = f"not a whole gzip file: {error}"
-        listed = [{"line": 1, "field": None, "message": message}]
-        raise Refused(422, "invalid_dataset", message, param="file", errors=listed) from error
-
-
 def _copy_examples(spool: BinaryIO, name: str | None, writer: artifacts.Writer) -> str:
     """Write a benchmark's examples; returns its name."""
     if name is not None and name not in BENCHMARKS:
@@ -279,33 +232,8 @@ def _copy_examples(spool: BinaryIO, name: str | None, writer: artifacts.Writer) 
     except BadRow as error:
         listed = [{"line": error.row, "field": error.field, "message": error.message}]
         raise Refused(
-            422, "invalid_dataset", f"{error}; nothing was kept", param=error.field, errors=listed
+            422, INVALID, f"{error}; nothing was kept", param=error.field, errors=listed
         ) from error
     for example in examples:
         writer.write(example.to_row())
     return benchmark.name
-
-
-def _copy_rows(
-    spool: BinaryIO, form: records.Format, fields: UploadFields, writer: artifacts.Writer
-) -> None:
-    errors: list[records.LineError] = []
-    total = 0
-    cap = get_settings().max_row_bytes
-    kind: records.Kind = "labelled" if fields.kind == "labelled" else "instructions"
-    for item in uploads.parse(spool, form, kind, fields.column, cap):
-        if isinstance(item, records.LineError):
-            total += 1
-            if len(errors) < MAX_ERRORS:
-                errors.append(item)
-        elif not total:
-            writer.write(item.data)
-    if not total and not writer.rows:
-        raise Refused(422, "invalid_dataset", "the file has no rows", param="file")
-    if total:
-        first = errors[0]
-        detail = f"{total} errors, the first in line {first.line}; nothing was kept"
-        if total > MAX_ERRORS:
-            detail += f"; the first {MAX_ERRORS} are listed"
-        listed = [asdict(error) for error in errors]
-        raise Refused(422, "invalid_dataset", detail, param=first.field, errors=listed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import sqlite3
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,38 @@ class LineError:
     line: int
     field: str | None
     message: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A good row, ready to be written."""
+
+    line: int
+    data: dict[str, Any]
+
+
+class Seen:
+    """Ids and their lines; in a private SQLite table, which spills to disk by itself."""
+
+    def __init__(self) -> None:
+        self._table = sqlite3.connect("")
+        self._table.execute("PRAGMA journal_mode = OFF")
+        self._table.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, line INTEGER) WITHOUT ROWID")
+
+    def __enter__(self) -> Seen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._table.close()
+
+    def line_of(self, name: str) -> int | None:
+        """The line that has this id; None if there is none yet."""
+        found = self._table.execute("SELECT line FROM seen WHERE id = ?", (name,)).fetchone()
+        return None if found is None else int(found[0])
+
+    def add(self, name: str, line: int) -> None:
+        """An id that is new."""
+        self._table.execute("INSERT INTO seen VALUES (?, ?)", (name, line))
 
 
 Records = Iterator[tuple[int, Fields | LineError]]

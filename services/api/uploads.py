@@ -1,19 +1,15 @@
 """From an uploaded file's records to dataset rows; every bad row is named, none is guessed at.
 
 Pure: reads a binary file, yields rows and errors, knows nothing about HTTP or the database. Memory
-does not grow with the file (records.py), and ids seen so far live in a private SQLite table, which
-spills to disk by itself.
+does not grow with the file (records.py).
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from services.api.records import Fields, Format, Kind, LineError, records
+from services.api.records import Fields, Format, Kind, LineError, Row, Seen, records
 
 MAX_ID_CHARS = 200
 
@@ -29,14 +25,6 @@ _ROLES = {
 _FLAGS = ("toxic", "redacted")
 
 
-@dataclass(frozen=True)
-class Row:
-    """A good row, ready to be written."""
-
-    line: int
-    data: dict[str, Any]
-
-
 def parse(
     file: BinaryIO, form: Format, kind: Kind, column: str | None, max_row_bytes: int
 ) -> Iterator[Row | LineError]:
@@ -50,9 +38,7 @@ def parse(
     a conversation (`messages`, `conversation` as in WildChat, `conversations` as in ShareGPT).
     Fields that are not asked for are left out.
     """
-    with closing(sqlite3.connect("")) as seen:
-        seen.execute("PRAGMA journal_mode = OFF")
-        seen.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, line INTEGER) WITHOUT ROWID")
+    with Seen() as seen:
         for number, record in records(file, form, kind, column, max_row_bytes):
             if isinstance(record, LineError):
                 yield record
@@ -61,7 +47,7 @@ def parse(
 
 
 def _row(
-    line: int, fields: Fields, kind: Kind, column: str | None, seen: sqlite3.Connection
+    line: int, fields: Fields, kind: Kind, column: str | None, seen: Seen
 ) -> Iterator[Row | LineError]:
     """The row that a record makes, or everything that is wrong with it."""
     errors: list[LineError] = []
@@ -175,7 +161,7 @@ def _optional_text(line: int, fields: Fields, name: str, errors: list[LineError]
     return {name: str(value)}
 
 
-def _row_id(line: int, fields: Fields, seen: sqlite3.Connection) -> str | LineError:
+def _row_id(line: int, fields: Fields, seen: Seen) -> str | LineError:
     """The row's own id, or one from its line; an id must not occur twice.
 
     WildChat's `conversation_hash` may: the same conversation was had again, and gets its line
@@ -185,7 +171,7 @@ def _row_id(line: int, fields: Fields, seen: sqlite3.Connection) -> str | LineEr
     hashed = fields.get("conversation_hash")
     if given in (None, "") and isinstance(hashed, str) and hashed:
         given = hashed
-        if seen.execute("SELECT 1 FROM seen WHERE id = ?", (given,)).fetchone():
+        if seen.line_of(given) is not None:
             given = f"{hashed}.{line}"
     if given is None or given == "":
         given = f"r{line}"
@@ -196,10 +182,10 @@ def _row_id(line: int, fields: Fields, seen: sqlite3.Connection) -> str | LineEr
         problem = f"longer than {MAX_ID_CHARS} characters"
     if problem:
         return LineError(line, "id", problem)
-    old = seen.execute("SELECT line FROM seen WHERE id = ?", (given,)).fetchone()
+    old = seen.line_of(given)
     if old is not None:
-        return LineError(line, "id", f"{given!r} is already the id of line {old[0]}")
-    seen.execute("INSERT INTO seen VALUES (?, ?)", (given, line))
+        return LineError(line, "id", f"{given!r} is already the id of line {old}")
+    seen.add(given, line)
     return str(given)
 
 

@@ -1,0 +1,101 @@
+"""Bodies larger than memory: streamed to a file without a name, and their rows kept all or none."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import BinaryIO
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+
+from selftaught.artifacts import Writer
+from selftaught.http import Refused, too_large
+from selftaught.settings import get_settings
+from services.api import records
+
+MAX_ERRORS = 100
+_BATCH = 1 << 20
+
+
+@contextmanager
+def spooled() -> Iterator[BinaryIO]:
+    """A file for a body, gone when the block ends; a full disk inside the block is 507.
+
+    Without a name on disk: a crash leaves nothing behind.
+    """
+    folder = get_settings().artifacts_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as spool:
+            yield spool
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Refused(507, "storage_full", "there is no room for this file") from error
+
+
+async def receive(request: Request, spool: BinaryIO) -> None:
+    """Write the body to `spool`; 413 if it is larger than an upload may be."""
+    async for piece in pieces(request, get_settings().max_upload_bytes):
+        await run_in_threadpool(spool.write, piece)
+
+
+async def pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """The body in pieces of about a megabyte; 413 as soon as it is declared or seen too large."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large(limit)
+    buffer, received = bytearray(), 0
+    async for piece in request.stream():
+        received += len(piece)
+        if received > limit:
+            raise too_large(limit)
+        buffer += piece
+        if len(buffer) >= _BATCH:
+            yield bytes(buffer)
+            buffer.clear()
+    if buffer:
+        yield bytes(buffer)
+
+
+def unpacked(spool: BinaryIO, code: str) -> BinaryIO:
+    """The body's content, gzipped or not; refuses what is no gzip (as `code`), or too much of it.
+
+    To be closed by the caller.
+    """
+    settings = get_settings()
+    try:
+        return records.unpacked(spool, settings.max_upload_bytes, settings.artifacts_dir)
+    except records.TooLarge as error:
+        detail = f"unpacked, the file is larger than {settings.max_upload_bytes} bytes"
+        raise Refused(413, "unpacked_too_large", detail, param="file") from error
+    except records.NotGzip as error:
+        message = f"not a whole gzip file: {error}"
+        listed = [{"line": 1, "field": None, "message": message}]
+        raise Refused(422, code, message, param="file", errors=listed) from error
+
+
+def write_rows(items: Iterable[records.Row | records.LineError], writer: Writer, code: str) -> None:
+    """Write the rows, or refuse the file (422, `code`) with all that is wrong with its lines."""
+    errors: list[records.LineError] = []
+    total = 0
+    for item in items:
+        if isinstance(item, records.LineError):
+            total += 1
+            if len(errors) < MAX_ERRORS:
+                errors.append(item)
+        elif not total:
+            writer.write(item.data)
+    if not total and not writer.rows:
+        raise Refused(422, code, "the file has no rows", param="file")
+    if total:
+        first = errors[0]
+        detail = f"{total} errors, the first in line {first.line}; nothing was kept"
+        if total > MAX_ERRORS:
+            detail += f"; the first {MAX_ERRORS} are listed"
+        listed = [asdict(error) for error in errors]
+        raise Refused(422, code, detail, param=first.field, errors=listed)
