@@ -70,6 +70,10 @@ class Writer:
         self._rows += 1
 
     @property
+    def bytes(self) -> int:
+        return self._bytes
+
+    @property
     def rows(self) -> int:
         return self._rows
 

@@ -28,10 +28,10 @@ def read(path: Path) -> Iterator[Row]:
         yield row
 
 
-def read_with_offsets(path: Path) -> Iterator[tuple[int, Row]]:
-    """Like :func:`read`, each row with the byte offset of its line."""
-    offset = 0
+def read_with_offsets(path: Path, offset: int = 0) -> Iterator[tuple[int, Row]]:
+    """Like :func:`read` from the line at `offset` on, each row with the offset of its line."""
     with path.open("rb") as file:
+        file.seek(offset)
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield offset, _parse(line, path, number)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from selftaught.contracts.base import Contract, Problem, State
 
+JobKind = Literal["loop", "registration", "evaluation", "review", "batch"]
 DatasetKind = Literal["instructions", "labelled", "benchmark"]
 
 
@@ -43,12 +44,12 @@ class JobIn(Contract):
 
 class JobOut(BaseModel):
     id: str
-    kind: Literal["loop", "registration", "evaluation", "review"]
+    kind: JobKind
     state: State
     model: str
     dataset: str | None
     labelled_dataset: str | None
-    recipe: dict[str, Any] = Field(description="All settings; of an evaluation, its own.")
+    recipe: dict[str, Any] = Field(description="All settings; those of other kinds are their own.")
     current_iteration: int | None
     iterations_done: int
     error: Problem | None

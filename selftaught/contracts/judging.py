@@ -18,8 +18,8 @@ class ChatMessage(Contract):
     content: Text
 
 
-class Asked(Contract):
-    """What every question to a judge has: an instruction, or the conversation that ends with it."""
+class Instructed(Contract):
+    """What is judged: answers to an instruction, or to the conversation that ends with it."""
 
     instruction: Annotated[str, Field(min_length=1, max_length=100_000)] | None = None
     messages: list[ChatMessage] | None = Field(
@@ -27,6 +27,19 @@ class Asked(Contract):
     )
     reference: Text | None = Field(None, description="An answer that is known to be good.")
     rubric: Text | None = Field(None, description="What a good response must do.")
+
+    @model_validator(mode="after")
+    def _one_instruction(self) -> Self:
+        if (self.instruction is None) == (self.messages is None):
+            raise ValueError("instruction or messages: exactly one")
+        if self.messages and self.messages[-1].role != "user":
+            raise ValueError("messages: the last one must be a user's")
+        return self
+
+
+class Asked(Instructed):
+    """What every question to a judge has."""
+
     model: str | None = Field(
         None,
         description="name, name:alias or name:number; default: what the header Selftaught-Model "
@@ -40,14 +53,6 @@ class Asked(Contract):
     cache: bool | None = Field(
         None, description="May a former, equal answer be given? Default: only for one vote."
     )
-
-    @model_validator(mode="after")
-    def _one_instruction(self) -> Self:
-        if (self.instruction is None) == (self.messages is None):
-            raise ValueError("instruction or messages: exactly one")
-        if self.messages and self.messages[-1].role != "user":
-            raise ValueError("messages: the last one must be a user's")
-        return self
 
 
 class JudgeIn(Asked):

@@ -67,7 +67,9 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         _state("jobs"),
-        CheckConstraint("kind IN ('loop','registration','evaluation','review')", name="jobs_kind"),
+        CheckConstraint(
+            "kind IN ('loop','registration','evaluation','review','batch')", name="jobs_kind"
+        ),
     )
     id: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(server_default="loop")

@@ -1,18 +1,19 @@
 """Which stage follows which, and what its chunks are: the plan of a job, written row by row.
 
 The loop: iteration 0 prepares and scores the seed; iterations 1..n each make pairs (or go on with
-those of iteration 1), judge them, curate, train and score the result. Jobs of the other kinds, a
-base model's registration and a version's evaluation on a benchmark, have an iteration 0 and no
-other. Every function here runs inside the caller's transaction, with the job's row locked, and only
-reads and writes rows.
+those of iteration 1), judge them, curate, train and score the result. Jobs of the other kinds (a
+base model's registration, a version's evaluation on a benchmark, a batch of pairs to judge) have an
+iteration 0 and no other. Every function here runs inside the caller's transaction, with the job's
+row locked, and only reads and writes rows.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import BigInteger, cast, func, insert, select, true, update
 from sqlalchemy.orm import Session
 
 from selftaught.contracts import TERMINAL, Recipe, ReviewSettings, State
@@ -39,6 +40,7 @@ OTHER_STAGES = {
     "registration": ("register",),
     "evaluation": ("evaluate", "score"),
     "review": ("survey", "sample"),
+    "batch": ("judge_batch",),
 }
 QUEUES = {
     "select": "generator",
@@ -52,6 +54,7 @@ QUEUES = {
     "score": "evaluator",
     "survey": "evaluator",
     "sample": "evaluator",
+    "judge_batch": "evaluator",
     "train": "trainer",
     "validate": "evaluator",
     "gate": "evaluator",
@@ -60,6 +63,7 @@ VALIDATE_CHUNK = 1024  # labelled pairs per validate chunk; even, for every seco
 EVALUATE_CHUNK = 64  # examples judged per evaluate chunk
 SURVEY_CHUNK = 64  # pairs judged per survey chunk
 SURVEYED = 4  # pairs judged for each item of a review queue
+BATCH_CHUNK = 128  # pairs of a batch per chunk, if each gets one vote in each order
 
 Inputs = list[dict[str, Any]]
 
@@ -68,13 +72,16 @@ def now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-def start_job(session: Session, job: Job) -> None:
-    """Plan iteration 0 of a job whose row was just added; call in the same transaction."""
+def start_job(session: Session, job: Job, inputs: Inputs | None = None) -> None:
+    """Plan iteration 0 of a job whose row was just added; call in the same transaction.
+
+    `inputs`: of the first stage's chunks, where they do not follow from rows.
+    """
     session.flush()
     emit(session, job.id, "job.created", {"model": job.model, "recipe": job.recipe["name"]})
     job.state = State.RUNNING
     job.started_at = now()
-    _start_iteration(session, job, 0)
+    _start_iteration(session, job, 0, inputs)
 
 
 def cancel_job(session: Session, job_id: str) -> bool:
@@ -112,12 +119,11 @@ def stage_chunk_done(session: Session, job: Job, stage_id: str) -> None:
             progress = {"stage": stage.kind, "done": stage.chunks_done, "of": stage.chunks}
             emit(session, job.id, "stage.progress", progress)
         return
-    chunks = session.scalars(
-        select(Chunk).where(Chunk.stage_id == stage.id).order_by(Chunk.position)
-    ).all()
-    stage.counts = add_counts([c.counts for c in chunks])
-    if len(chunks) == 1:
-        stage.metrics = chunks[0].metrics
+    stage.counts = chunk_counts(session, [stage.id]).get(stage.id, {})
+    if stage.chunks == 1:
+        stage.metrics = session.scalars(
+            select(Chunk.metrics).where(Chunk.stage_id == stage.id)
+        ).one()
     stage.state = State.SUCCEEDED
     stage.finished_at = now()
     iteration = session.get_one(Iteration, stage.iteration_id)
@@ -172,6 +178,22 @@ def add_counts(parts: list[dict[str, Any]]) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
+def chunk_counts(session: Session, stage_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Stage -> sum of its chunks' counts so far, key by key; added up by Postgres."""
+    entry = func.jsonb_each_text(Chunk.counts).table_valued("key", "value")
+    query = (
+        select(Chunk.stage_id, entry.c.key, func.sum(cast(entry.c.value, BigInteger)))
+        .join(entry, true())
+        .where(Chunk.stage_id.in_(stage_ids))
+        .group_by(Chunk.stage_id, entry.c.key)
+        .order_by(entry.c.key)
+    )
+    found: dict[str, dict[str, int]] = {}
+    for stage_id, key, value in session.execute(query):
+        found.setdefault(stage_id, {})[key] = int(value)
+    return found
+
+
 # ---------------------------------------------------------------- planning
 
 
@@ -189,19 +211,26 @@ def stages(job: Job, number: int) -> tuple[str, ...]:
     return LOOP_STAGES
 
 
-def _start_iteration(session: Session, job: Job, number: int) -> None:
+def _start_iteration(session: Session, job: Job, number: int, inputs: Inputs | None = None) -> None:
     iteration = Iteration(
         id=new_id("it"), job_id=job.id, number=number, state=State.RUNNING, started_at=now()
     )
     session.add(iteration)
     session.flush()
     emit(session, job.id, "iteration.started", {"iteration": number, "id": iteration.id})
-    _start_stage(session, job, iteration, 0)
+    _start_stage(session, job, iteration, 0, inputs)
 
 
-def _start_stage(session: Session, job: Job, iteration: Iteration, position: int) -> None:
+def _start_stage(
+    session: Session,
+    job: Job,
+    iteration: Iteration,
+    position: int,
+    inputs: Inputs | None = None,
+) -> None:
     kind = stages(job, iteration.number)[position]
-    inputs = _plan(session, job, iteration, kind)
+    if inputs is None:
+        inputs = _plan(session, job, iteration, kind)
     stage = Stage(
         id=new_id("st"),
         job_id=job.id,
@@ -223,22 +252,21 @@ def _start_stage(session: Session, job: Job, iteration: Iteration, position: int
         fail_job(session, job, nothing_left(kind, iteration.number))
         return
     chunks = [
-        Chunk(
-            id=f"{stage.id}.{index}",
-            job_id=job.id,
-            stage_id=stage.id,
-            position=index,
-            kind=kind,
-            queue=QUEUES[kind],
-            state=State.READY,
-            input=chunk_input,
-        )
+        {
+            "id": f"{stage.id}.{index}",
+            "job_id": job.id,
+            "stage_id": stage.id,
+            "position": index,
+            "kind": kind,
+            "queue": QUEUES[kind],
+            "state": State.READY,
+            "input": chunk_input,
+        }
         for index, chunk_input in enumerate(inputs)
     ]
-    session.add_all(chunks)
-    session.flush()
-    for chunk in chunks:
-        ring(session, chunk)
+    session.execute(insert(Chunk), chunks)
+    rings = [{"chunk_id": chunk["id"], "queue": chunk["queue"]} for chunk in chunks]
+    session.execute(insert(Outbox), rings)
 
 
 def _finish_iteration(session: Session, job: Job, iteration: Iteration) -> None:

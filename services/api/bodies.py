@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from selftaught.artifacts import Writer
 from selftaught.http import Refused, too_large
 from selftaught.settings import get_settings
 from services.api import records
@@ -79,18 +78,23 @@ def unpacked(spool: BinaryIO, code: str) -> BinaryIO:
         raise Refused(422, code, message, param="file", errors=listed) from error
 
 
-def write_rows(items: Iterable[records.Row | records.LineError], writer: Writer, code: str) -> None:
+def write_rows(
+    items: Iterable[records.Row | records.LineError],
+    write: Callable[[dict[str, Any]], None],
+    code: str,
+) -> None:
     """Write the rows, or refuse the file (422, `code`) with all that is wrong with its lines."""
     errors: list[records.LineError] = []
-    total = 0
+    rows = total = 0
     for item in items:
         if isinstance(item, records.LineError):
             total += 1
             if len(errors) < MAX_ERRORS:
                 errors.append(item)
         elif not total:
-            writer.write(item.data)
-    if not total and not writer.rows:
+            write(item.data)
+            rows += 1
+    if not total and not rows:
         raise Refused(422, code, "the file has no rows", param="file")
     if total:
         first = errors[0]

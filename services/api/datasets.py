@@ -199,7 +199,7 @@ def _ingest(spool: BinaryIO, form: records.Format, fields: UploadFields) -> Data
             kind: records.Kind = "labelled" if fields.kind == "labelled" else "instructions"
             cap = get_settings().max_row_bytes
             rows = uploads.parse(spool, form, kind, fields.column, cap)
-            bodies.write_rows(rows, writer, INVALID)
+            bodies.write_rows(rows, writer.write, INVALID)
         published = writer.publish()
     try:
         with transaction() as session:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
-from selftaught.contracts import JobIn, JobOut, Page, Recipe, State
+from selftaught.contracts import JobIn, JobKind, JobOut, Page, Recipe, State
 from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Dataset, Job
 from selftaught.http import Refused, problem_docs
@@ -60,15 +60,15 @@ def list_jobs(
     after: Cursor = None,
     limit: Limit = 20,
     state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
-    kind: Annotated[
-        Literal["loop", "registration", "evaluation", "review"] | None,
-        Query(description="Only jobs of this kind."),
-    ] = None,
+    kind: Annotated[JobKind | None, Query(description="Only jobs of this kind.")] = None,
 ) -> Page[JobOut]:
     """Jobs, newest first."""
-    query = select(Job).order_by(Job.id.desc()).limit(limit + 1)
+    # Ids of one kind sort by time, those of different kinds do not.
+    made = tuple_(Job.created_at, Job.id)
+    query = select(Job).order_by(made.desc()).limit(limit + 1)
     if after is not None:
-        query = query.where(Job.id < after)
+        last = select(Job.created_at, Job.id).where(Job.id == after).scalar_subquery()
+        query = query.where(made < last)
     if state is not None:
         query = query.where(Job.state == state)
     if kind is not None:

@@ -13,6 +13,7 @@ import selftaught
 from selftaught import http
 from selftaught.settings import get_settings
 from services.api import (
+    batches,
     data,
     datasets,
     engines,
@@ -42,6 +43,7 @@ RESOURCES = (
     reviews,
     engines,
     judge,
+    batches,
     health,
     metrics,
 )
@@ -59,7 +61,9 @@ def create_app() -> FastAPI:
     registry = CollectorRegistry()
     registry.register(metrics.WorkCollector())
     app.state.registry = registry
-    http.install(app, registry, streaming=frozenset({datasets.router.prefix}))
+    http.install(
+        app, registry, streaming=frozenset({datasets.router.prefix, batches.router.prefix})
+    )
     for resource in RESOURCES:
         app.include_router(resource.router)
     return app

@@ -16,15 +16,21 @@ from selftaught.aliases import history
 from selftaught.contracts import (
     AliasMove,
     AliasOut,
+    BatchOut,
+    BatchSettings,
+    BatchState,
+    BatchUsage,
     DatasetKind,
     DatasetOut,
     EvaluationOut,
     EvaluationSettings,
     EventOut,
     IterationOut,
+    JobKind,
     JobOut,
     ModelOut,
     Problem,
+    RequestCounts,
     ScoreOut,
     StageOut,
     State,
@@ -33,7 +39,6 @@ from selftaught.contracts import (
 from selftaught.database.tables import (
     Alias,
     Artifact,
-    Chunk,
     Dataset,
     Evaluation,
     Event,
@@ -42,7 +47,17 @@ from selftaught.database.tables import (
     ModelVersion,
     Stage,
 )
-from selftaught.work.pipeline import add_counts
+from selftaught.work.pipeline import add_counts, chunk_counts
+
+_BATCH_STATES: dict[State, BatchState] = {
+    State.PENDING: "in_progress",
+    State.RUNNING: "in_progress",
+    State.SUCCEEDED: "completed",
+    State.FAILED: "failed",
+    State.CANCELLING: "cancelling",
+    State.CANCELLED: "cancelled",
+}
+_VERDICTS: tuple[Literal["A", "B", "tie", "unparsable"], ...] = ("A", "B", "tie", "unparsable")
 
 
 def datasets(session: Session, after: str | None, limit: int) -> list[DatasetOut]:
@@ -82,7 +97,7 @@ def jobs(session: Session, rows: Sequence[Job]) -> list[JobOut]:
 def _job(row: Job, newest: int | None, done: int) -> JobOut:
     return JobOut(
         id=row.id,
-        kind=cast(Literal["loop", "registration", "evaluation", "review"], row.kind),
+        kind=cast(JobKind, row.kind),
         state=State(row.state),
         model=row.model,
         dataset=row.dataset_id,
@@ -132,6 +147,46 @@ def _evaluation(row: Job, counts: dict[str, int], scores: list[ScoreOut]) -> Eva
     )
 
 
+def batches(session: Session, rows: Sequence[Job]) -> list[BatchOut]:
+    """Batches with their counts so far."""
+    stages = session.scalars(select(Stage).where(Stage.job_id.in_([row.id for row in rows]))).all()
+    counts = _counts(session, stages)
+    by_job = {stage.job_id: counts[stage.id] for stage in stages}  # a batch has one stage
+    return [_batch(row, by_job[row.id]) for row in rows]
+
+
+def _batch(row: Job, counts: dict[str, int]) -> BatchOut:
+    settings = BatchSettings.model_validate(row.recipe)
+    ended = {State(row.state): row.finished_at}
+    return BatchOut(
+        id=row.id,
+        state=_BATCH_STATES[State(row.state)],
+        model=settings.ref,
+        template=settings.template,
+        template_sha256=settings.template_sha256,
+        votes=settings.votes,
+        both_orders=settings.both_orders,
+        explain=settings.explain,
+        request_counts=RequestCounts(
+            total=settings.lines,
+            completed=counts.get("completed", 0),
+            failed=counts.get("failed", 0),
+        ),
+        verdicts={name: counts.get(f"verdict_{name}", 0) for name in _VERDICTS},
+        usage=BatchUsage(
+            prompt_tokens=counts.get("prompt_tokens", 0),
+            completion_tokens=counts.get("tokens", 0),
+        ),
+        error=Problem.model_validate(row.error) if row.error else None,
+        created_at=row.created_at,
+        in_progress_at=row.started_at,
+        completed_at=ended.get(State.SUCCEEDED),
+        failed_at=ended.get(State.FAILED),
+        cancelling_at=row.cancel_requested_at,
+        cancelled_at=ended.get(State.CANCELLED),
+    )
+
+
 def event(row: Event) -> EventOut:
     return EventOut(seq=row.seq, type=row.type, data=row.data, created_at=row.created_at)
 
@@ -152,12 +207,8 @@ def iterations(session: Session, rows: Sequence[Iteration]) -> list[IterationOut
 
 def _counts(session: Session, stages: Sequence[Stage]) -> dict[str, dict[str, int]]:
     """Each stage's counts; of an unfinished one, the sum of its chunks so far."""
-    found = {stage.id: [stage.counts] for stage in stages}
-    unfinished = [stage.id for stage in stages if not stage.counts]
-    query = select(Chunk.stage_id, Chunk.counts).where(Chunk.stage_id.in_(unfinished))
-    for stage_id, counts in session.execute(query):
-        found[stage_id].append(counts)
-    return {stage_id: add_counts(parts) for stage_id, parts in found.items()}
+    so_far = chunk_counts(session, [stage.id for stage in stages if not stage.counts])
+    return {stage.id: stage.counts or so_far.get(stage.id, {}) for stage in stages}
 
 
 def _iteration(

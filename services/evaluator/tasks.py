@@ -1,5 +1,5 @@
 """The evaluator's work: score a job's versions and decide promotion; evaluate on benchmarks; fill
-review queues.
+review queues; judge batches.
 
     celery -A services.evaluator.tasks worker -Q evaluator --pool solo
 
@@ -21,7 +21,12 @@ from selftaught import aliases, jsonl
 from selftaught.artifacts import publish_rows, resolve
 from selftaught.benchmarks.base import Benchmark, Example
 from selftaught.benchmarks.catalogue import BENCHMARKS
-from selftaught.contracts import EvaluationSettings, ReviewSettings, SamplingSettings
+from selftaught.contracts import (
+    BatchSettings,
+    EvaluationSettings,
+    ReviewSettings,
+    SamplingSettings,
+)
 from selftaught.database import transaction
 from selftaught.database.tables import (
     Alias,
@@ -40,7 +45,7 @@ from selftaught.versions import open_version
 from selftaught.work.events import emit
 from selftaught.work.kernel import Lease, Result
 from selftaught.work.worker import Handler, make_app
-from services.evaluator import evaluation, reviewing
+from services.evaluator import batch, evaluation, reviewing
 from services.evaluator.gate import decide
 from services.evaluator.ruling import sampling_of
 
@@ -158,6 +163,24 @@ def apply_score(session: Session, lease: Lease, result: Result) -> None:
     for name, metrics in result.metrics.items():
         told = f"{settings.benchmark}/{name}"
         _record(session, settings.version, lease.job_id, told, metrics, metrics["template"])
+
+
+def judge_batch(lease: Lease) -> Result:
+    """Lines of a batch, as POST /judge would judge them."""
+    settings = BatchSettings.model_validate(lease.settings)
+    with transaction() as session:
+        version = session.get_one(ModelVersion, settings.version)
+    lines = jsonl.read_with_offsets(resolve(lease.input["lines"]), lease.input["offset"])
+    engine = open_version(version, lease.job_id)
+    lease.check()
+    rows, counts = batch.judge(
+        [row for _, row in islice(lines, lease.input["limit"])],
+        settings,
+        version,
+        judge_template(settings.template),
+        engine,
+    )
+    return Result(counts, artifact=publish_rows("results", lease.path("judge_batch"), rows))
 
 
 def _benchmark(lease: Lease) -> tuple[EvaluationSettings, Benchmark, list[Example]]:
@@ -289,5 +312,6 @@ app = make_app(
         "score": Handler(score, apply_score),
         "survey": Handler(survey),
         "sample": Handler(sample, apply_sample),
+        "judge_batch": Handler(judge_batch),
     },
 )
