@@ -248,6 +248,41 @@ def evaluate(
 
 
 @app.command()
+def batch(
+    pairs: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSONL, see docs.")],
+    out: Annotated[Path, typer.Argument(dir_okay=False, help="File to write results to.")],
+    home: Home = DEFAULT_HOME,
+    model: Annotated[str | None, typer.Option(help="name, name:alias or name:number.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Judge template; default: the version's own.")
+    ] = None,
+    votes: Annotated[int, typer.Option(min=1, help="1 is greedy.")] = 1,
+    both_orders: Annotated[bool, typer.Option(help="Judge in both orders.")] = True,
+    explain: Annotated[bool, typer.Option(help="Write down the reasoning, too.")] = False,
+) -> None:
+    """Judge many pairs: a JSON object with instruction, response_a and response_b in each line."""
+    from selftaught.client import ApiError, Client
+    from selftaught.demo import ensure_stack
+    from selftaught.evaluate import batch as run
+
+    options = {"model": model, "template": template, "votes": votes}
+    options |= {"both_orders": both_orders, "explain": explain}
+    try:
+        with Client(ensure_stack(home.resolve(), errors)) as client, out.open("wb") as file:
+            found = run(client, pairs, file, options, errors)
+    except ApiError as error:
+        errors.print(str(error), markup=False)
+        for line in error.problem.get("errors", []):
+            errors.print(f"line {line['line']}, {line['field']}: {line['message']}", markup=False)
+        raise typer.Exit(1) from None
+    told = {**found["request_counts"], **found["verdicts"]}
+    console.print(", ".join(f"{name} {count}" for name, count in told.items()))
+    if found["state"] != "completed":
+        errors.print_json(data=found["error"] or {"state": found["state"]})
+        raise typer.Exit(1)
+
+
+@app.command()
 def controls(
     instructions: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a YAML file.")] = "quickstart",

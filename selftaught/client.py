@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,6 +15,7 @@ from selftaught.sse import Reader
 
 Json = dict[str, Any]
 ENDED = {"succeeded", "failed", "cancelled"}
+BATCH_ENDED = {"completed", "failed", "cancelled"}
 
 
 class ApiError(Exception):
@@ -178,3 +179,67 @@ class Client:
                 if name == "error":
                     raise ApiError(data["status"], data)
                 yield name, data
+
+    def judge_batch(self, pairs: Path | Iterable[Json], **options: Any) -> Json:
+        """POST /v1/judge/batches, streamed: a file of JSONL, or rows with the fields of a line.
+
+        `options`: the fields of `BatchOptions`.
+        """
+        if isinstance(pairs, Path):
+            with pairs.open("rb") as file:
+                return self._send_batch(file, options)
+        return self._send_batch((json.dumps(pair).encode() + b"\n" for pair in pairs), options)
+
+    def _send_batch(self, content: Iterable[bytes], options: Json) -> Json:
+        return self.call(
+            "POST",
+            "/v1/judge/batches",
+            params={name: value for name, value in options.items() if value is not None},
+            headers={"content-type": "application/x-ndjson"},
+            content=content,
+        )
+
+    def batch(self, batch_id: str) -> Json:
+        return self.call("GET", f"/v1/judge/batches/{batch_id}")
+
+    def cancel_batch(self, batch_id: str) -> Json:
+        """Its finished results stay."""
+        return self.call("POST", f"/v1/judge/batches/{batch_id}/cancel")
+
+    def wait_batch(self, batch_id: str, seconds: float = 86400.0) -> Json:
+        """The batch once it has ended; raises TimeoutError."""
+        self.wait(batch_id, seconds)
+        return self.batch(batch_id)
+
+    def batch_results(self, batch_id: str, after: int = 0) -> Iterator[Json]:
+        """Results of lines behind line `after`, in order: those there are by now.
+
+        To go on later, give the last result's `line`.
+        """
+        url = f"/v1/judge/batches/{batch_id}/results"
+        with self._http.stream("GET", url, params={"after": after}) as response:
+            if response.is_error:
+                response.read()
+                raise ApiError(response.status_code, response.json())
+            for line in _lines(response.iter_bytes()):
+                yield json.loads(line)
+
+    def follow_batch(self, batch_id: str, pause: float = 0.5) -> Iterator[Json]:
+        """All results, in order, as they come; ends with the batch."""
+        last = 0
+        while True:
+            ended = self.batch(batch_id)["state"] in BATCH_ENDED  # before its last results are read
+            for result in self.batch_results(batch_id, last):
+                last = result["line"]
+                yield result
+            if ended:
+                return
+            time.sleep(pause)
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines that end with a newline byte, and with nothing else."""
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines

@@ -1,4 +1,4 @@
-"""`selftaught evaluate` and `selftaught register`: the user's side, over HTTP only."""
+"""`selftaught evaluate`, `register` and `batch`: the user's side, over HTTP only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -29,14 +29,34 @@ def evaluate(client: Client, benchmark: Path, options: Json, console: Console) -
     asked = {name: value for name, value in options.items() if value is not None}
     found = client.create_evaluation(dataset=dataset["id"], **asked)
     total = min(dataset["rows"], asked.get("limit") or dataset["rows"])
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bars:
+    with _bars(console) as bars:
         task = bars.add_task(f"{found['model']} judges", total=total)
         while found["state"] not in ENDED:
             time.sleep(0.5)
             found = client.evaluation(found["id"])
             bars.update(task, completed=found["examples_done"])
     return found
+
+
+def batch(client: Client, pairs: Path, out: BinaryIO, options: Json, console: Console) -> Json:
+    """Judge a file of pairs (JSONL), its results written to `out` as they come; how it ended.
+
+    `options`: the fields of `BatchOptions`; those that are None are left out.
+    """
+    found = client.judge_batch(pairs, **options)
+    total = found["request_counts"]["total"]
+    console.print(f"{found['id']}: {total} pairs, judged by {found['model']}")
+    with _bars(console) as bars:
+        task = bars.add_task(f"{found['model']} judges", total=total)
+        for result in client.follow_batch(found["id"]):
+            out.write(json.dumps(result).encode() + b"\n")
+            bars.advance(task)
+    return client.batch(found["id"])
+
+
+def _bars(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
 
 
 def register(client: Client, options: Json) -> Json:

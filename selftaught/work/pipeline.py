@@ -63,6 +63,7 @@ VALIDATE_CHUNK = 1024  # labelled pairs per validate chunk; even, for every seco
 EVALUATE_CHUNK = 64  # examples judged per evaluate chunk
 SURVEY_CHUNK = 64  # pairs judged per survey chunk
 SURVEYED = 4  # pairs judged for each item of a review queue
+ANNOUNCED = 32  # chunks of a stage that are announced before any is done
 BATCH_CHUNK = 128  # pairs of a batch per chunk, if each gets one vote in each order
 
 Inputs = list[dict[str, Any]]
@@ -115,6 +116,9 @@ def stage_chunk_done(session: Session, job: Job, stage_id: str) -> None:
     stage = session.get_one(Stage, stage_id, populate_existing=True)
     stage.chunks_done += 1
     if stage.chunks_done < stage.chunks:
+        following = ANNOUNCED + stage.chunks_done - 1
+        if following < stage.chunks:
+            _announce(session, stage, range(following, following + 1))
         if stage.chunks > 1:
             progress = {"stage": stage.kind, "done": stage.chunks_done, "of": stage.chunks}
             emit(session, job.id, "stage.progress", progress)
@@ -253,7 +257,7 @@ def _start_stage(
         return
     chunks = [
         {
-            "id": f"{stage.id}.{index}",
+            "id": _chunk_id(stage, index),
             "job_id": job.id,
             "stage_id": stage.id,
             "position": index,
@@ -265,8 +269,21 @@ def _start_stage(
         for index, chunk_input in enumerate(inputs)
     ]
     session.execute(insert(Chunk), chunks)
-    rings = [{"chunk_id": chunk["id"], "queue": chunk["queue"]} for chunk in chunks]
-    session.execute(insert(Outbox), rings)
+    _announce(session, stage, range(min(ANNOUNCED, len(chunks))))
+
+
+def _announce(session: Session, stage: Stage, positions: range) -> None:
+    """Ring chunks of a stage for the first time: some at its start, then one for each that is done.
+
+    So a long stage does not fill the queue: what another job needs, and a chunk that is tried
+    again, waits behind a few of its chunks, not behind all.
+    """
+    for position in positions:
+        session.add(Outbox(chunk_id=_chunk_id(stage, position), queue=QUEUES[stage.kind]))
+
+
+def _chunk_id(stage: Stage, position: int) -> str:
+    return f"{stage.id}.{position}"
 
 
 def _finish_iteration(session: Session, job: Job, iteration: Iteration) -> None:

@@ -1,9 +1,9 @@
 """The relay: sends outbox rows to Redis, announces forgotten chunks again, reaps dead leases.
 
-Rows are taken out of the outbox in one short transaction and sent after it, so no transaction
-waits for the network. What a crash in between loses, the next re-ring repairs: when a queue is
-empty, a ready chunk whose last message is older than SELFTAUGHT_RERING_SECONDS is announced again.
-Doubles do no harm. Any number of relays may run.
+Rows are taken out of the outbox in one short transaction and sent after it, in their order, so no
+transaction waits for the network. What a crash in between loses, the next re-ring repairs: when a
+queue is empty, a ready chunk whose last message is older than SELFTAUGHT_RERING_SECONDS is
+announced again. Doubles do no harm. Any number of relays may run.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ TAKE = text(
     WITH taken AS (
         DELETE FROM outbox WHERE id IN (
             SELECT id FROM outbox ORDER BY id LIMIT 200 FOR UPDATE SKIP LOCKED
-        ) RETURNING chunk_id, queue
+        ) RETURNING id, chunk_id, queue
     ), rung AS (
         UPDATE chunks SET rung_at = clock_timestamp() FROM (
             SELECT id FROM chunks WHERE id IN (SELECT chunk_id FROM taken) ORDER BY id FOR UPDATE
         ) AS locked WHERE chunks.id = locked.id
     )
-    SELECT DISTINCT chunk_id, queue FROM taken ORDER BY chunk_id
+    SELECT chunk_id, queue FROM taken GROUP BY chunk_id, queue ORDER BY min(id)
     """
 )
 RERING = text(
@@ -50,6 +50,7 @@ RERING = text(
     WHERE state = 'ready' AND queue = ANY(:queues)
       AND rung_at < clock_timestamp() - make_interval(secs => :age)
       AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.chunk_id = chunks.id)
+    ORDER BY created_at, position
     """
 )
 PUT_BACK = text("INSERT INTO outbox (chunk_id, queue) VALUES (:chunk_id, :queue)")

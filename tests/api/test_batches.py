@@ -16,7 +16,7 @@ from selftaught.contracts import BatchResult, Problem
 from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Chunk, Job, ModelVersion
 from selftaught.settings import get_settings
-from selftaught.work import kernel, pipeline
+from selftaught.work import kernel, pipeline, relay
 from selftaught.work.worker import Handler, run_one
 from services.api import batches
 from services.evaluator import judge as service
@@ -259,6 +259,32 @@ def test_a_failed_batch_says_why_and_keeps_its_results(client: TestClient, engin
     assert (out["state"], out["error"]["code"]) == ("failed", "endpoint_refused")
     assert out["failed_at"] and not out["completed_at"]
     assert [one["line"] for one in results(client, batch)] == [1, 2, 3, 4]
+
+
+def test_chunks_are_announced_in_order_a_few_at_a_time(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "ANNOUNCED", 3)
+    batch = create(client, 52)["id"]
+    names = chunks(batch)
+    sent: list[str] = []
+
+    class App:
+        def send_task(self, name: str, args: list[str], queue: str) -> None:
+            sent.append(args[0])
+
+    apps: Any = {"evaluator": App()}
+    relay.send_pending(apps)
+    assert sent == names[:3] and relay.send_pending(apps) == 0
+    lease = kernel.claim(names[0], "killed")
+    assert lease is not None
+    kernel.fail(lease, Problem(title="t", code="c", detail="d"), retry=True)
+    work(names[1], names[2])
+    while new := relay.send_pending(apps):
+        work(*sent[-new:])
+    told = "what is tried again does not wait for the end"
+    assert sent == [*names[:3], names[0], *names[3:]], told
+    assert client.get(f"{URL}/{batch}").json()["state"] == "completed"
 
 
 BAD: list[tuple[Any, str | None]] = [

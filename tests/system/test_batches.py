@@ -1,0 +1,97 @@
+"""Batches on a running stack: a killed worker, a cancel, the command."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftaught.client import BATCH_ENDED, ApiError, Client
+from selftaught.stack.handle import Stack
+from tests.system.conftest import SEED
+from tests.system.test_evaluate import selftaught
+
+
+def pairs(count: int) -> list[dict[str, Any]]:
+    rows = (SEED / "data" / "dev.jsonl").read_text().splitlines()
+    return [
+        {
+            "custom_id": f"pair-{number}",
+            "instruction": row["instruction"],
+            "response_a": row["chosen"],
+            "response_b": row["rejected"],
+        }
+        for number, row in enumerate(map(json.loads, islice(cycle(rows), count)), 1)
+    ]
+
+
+@pytest.fixture(scope="module")
+def model(stack: Stack) -> str:
+    with Client(stack.gateway_url) as client:
+        job = client.register_model(
+            base_model="smallworld", name="batches", template="smallworld", max_tokens=64
+        )
+        assert client.wait(job["id"], 300)["state"] == "succeeded"
+    return "batches:0"
+
+
+def judged(client: Client, batch: str, least: int) -> None:
+    """Wait until so many pairs are judged."""
+    deadline = time.monotonic() + 300
+    while (found := client.batch(batch))["request_counts"]["completed"] < least:
+        assert found["state"] not in BATCH_ENDED and time.monotonic() < deadline, found
+        time.sleep(0.05)
+
+
+def test_a_killed_worker_costs_no_line_and_doubles_none(
+    stack: Stack, client: Client, model: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "pairs.jsonl"
+    asked = pairs(384)
+    file.write_text("".join(json.dumps(one) + "\n" for one in asked))
+    batch = client.judge_batch(file, model=model)
+    judged(client, batch["id"], 128)
+    before = stack.restarts("evaluator-worker")
+    stack.kill("evaluator-worker")
+    results = list(client.follow_batch(batch["id"]))
+    assert [one["line"] for one in results] == [*range(1, 385)]
+    assert [one["custom_id"] for one in results] == [one["custom_id"] for one in asked]
+    assert stack.restarts("evaluator-worker") == before + 1
+    ended = client.batch(batch["id"])
+    assert ended["state"] == "completed" and sum(ended["verdicts"].values()) == 384
+    assert ended["request_counts"] == {"total": 384, "completed": 384, "failed": 0}
+    assert list(client.batch_results(batch["id"])) == results
+    requeued = [one for one in client.events(batch["id"]) if one["type"] == "chunk.requeued"]
+    assert len(requeued) == 1, "it was killed in the middle"
+    for result, pair in zip(results[:3], asked, strict=False):
+        del pair["custom_id"]
+        assert client.judge(**pair, model=model)["verdict"] == result["result"]["verdict"]
+
+
+def test_cancel_keeps_what_is_finished(client: Client, model: str) -> None:
+    batch = client.judge_batch(iter(pairs(900)), model=model)["id"]
+    judged(client, batch, 128)
+    assert client.cancel_batch(batch)["state"] in ("cancelling", "cancelled")
+    ended = client.wait_batch(batch, 300)
+    done = ended["request_counts"]["completed"]
+    assert ended["state"] == "cancelled" and 128 <= done < 900
+    assert [one["line"] for one in client.batch_results(batch)] == [*range(1, done + 1)]
+    with pytest.raises(ApiError, match="batch_finished"):
+        client.cancel_batch(batch)
+
+
+def test_the_command(stack: Stack, model: str, tmp_path: Path) -> None:
+    file, out = tmp_path / "pairs.jsonl", tmp_path / "results.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in pairs(5)))
+    done = selftaught(stack, "batch", file, out, "--model", model, "--no-both-orders")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "total 5, completed 5, failed 0, A " in done.stdout
+    results = [json.loads(row) for row in out.read_text().splitlines()]
+    assert [len(one["result"]["orders"]) for one in results] == [1] * 5
+    file.write_text("{}\n[]\n")
+    done = selftaught(stack, "batch", file, out)
+    assert done.returncode == 1 and "line 2, None: not a JSON object" in done.stderr
