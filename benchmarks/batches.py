@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.judge_latency import ONLY, ROOT, questions, register
+from benchmarks.judge_latency import ONLY, ROOT, Judged, questions, register
 from selftaught.client import BATCH_ENDED, Client
 from selftaught.stack.handle import Stack
 from selftaught.stack.spec import StackError
@@ -52,7 +52,7 @@ def opened(home: Path) -> Iterator[tuple[Stack, Client]]:
             Stack(home, only=ONLY | {"evaluator-worker"}, env=env) as stack,
             Client(stack.gateway_url) as client,
         ):
-            register(client, base_model="smallworld", name="judge", inference="standin")
+            register(client, Judged("smallworld"), "standin", "judge")
             yield stack, client
     finally:
         engine.terminate()

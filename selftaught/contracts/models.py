@@ -56,7 +56,7 @@ class AliasIn(Contract):
 
 class TemplateOut(BaseModel):
     name: str
-    kind: Literal["judge", "modify", "label", "best-of-four", "rating"]
+    kind: Literal["judge", "modify", "label", "best-of-four", "rating", "score"]
     sha256: str = Field(description="Of the content; the name does not count.")
     shipped: bool
     content: dict[str, Any]

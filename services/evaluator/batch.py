@@ -22,15 +22,17 @@ def judge(
     settings: BatchSettings,
     version: ModelVersion,
     template: JudgeTemplate,
+    key: bytes,
     engine: Engine,
 ) -> tuple[list[Row], dict[str, int]]:
     """Results of these lines, {custom_id, line, result, error}, in their order, and counts.
 
-    Counts: completed, failed (too long for the model), verdict_A, verdict_B, verdict_tie,
-    verdict_unparsable, prompt_tokens (each order's prompt once), tokens (written).
+    `key` as in :func:`ruling.requests_of`. Counts: completed, failed (too long for the model),
+    verdict_A, verdict_B, verdict_tie, verdict_unparsable, prompt_tokens (each order's prompt once),
+    tokens (written).
     """
     questions = [_question(line, settings) for line in lines]
-    asked = [requests_of(question, template) for question in questions]
+    asked = [requests_of(question, template, key) for question in questions]
     sampling = sampling_of(version, settings.votes)
     answers = iter(engine.generate(list(chain.from_iterable(asked)), sampling))
     rows: list[Row] = []

@@ -38,6 +38,7 @@ from selftaught.database.tables import (
     ReviewItem,
     Stage,
 )
+from selftaught.fences import fence_key
 from selftaught.ids import new_id
 from selftaught.judging.scoring import merge_counts, score_pairs, summarise
 from selftaught.registry import judge_template
@@ -178,6 +179,7 @@ def judge_batch(lease: Lease) -> Result:
         settings,
         version,
         judge_template(settings.template),
+        fence_key(),
         engine,
     )
     return Result(counts, artifact=publish_rows("results", lease.path("judge_batch"), rows))
