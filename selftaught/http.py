@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import cache
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -25,14 +26,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from selftaught import aliases, sse
+from selftaught import aliases, openapi, sse
 from selftaught.contracts import Problem
 from selftaught.ids import new_id
+from selftaught.openapi import PROBLEM_TYPE
 from selftaught.store import StoreError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-PROBLEM_TYPE = "application/problem+json"
 MAX_BODY_BYTES = 4 * 1024 * 1024
 _MAX_DETAIL = 2000  # a detail may quote what was sent
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -97,16 +98,13 @@ def problem(
     return Response(content, status, headers, media_type=PROBLEM_TYPE)
 
 
-def problem_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI `responses` for these statuses (400 and 422 can happen anywhere)."""
-    schema = {"$ref": "#/components/schemas/Problem"}
-    return {
-        status: {
-            "description": HTTPStatus(status).phrase,
-            "content": {PROBLEM_TYPE: {"schema": schema}},
-        }
-        for status in sorted({400, 422, *statuses})
-    }
+def problem_docs(*statuses: int, database: bool = True) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI `responses` for these statuses, and 503 for a route that asks the `database`.
+
+    What can happen anywhere (400, 413, 422, 500) needs no mention: see :mod:`selftaught.openapi`.
+    """
+    wanted = {503, *statuses} if database else {*statuses}
+    return {status: openapi.problem_response(status) for status in sorted(wanted)}
 
 
 def field_errors(errors: Sequence[Any], skip: int = 0) -> list[dict[str, Any]]:
@@ -122,7 +120,8 @@ def field_errors(errors: Sequence[Any], skip: int = 0) -> list[dict[str, Any]]:
 
 
 def install(app: FastAPI, registry: CollectorRegistry, streaming: frozenset[str]) -> None:
-    """Give an app problems, request ids, request metrics, and a body limit.
+    """Give an app problems, request ids, request metrics, a body limit, and a complete OpenAPI
+    document.
 
     Paths in `streaming` count their own bytes. `/metrics` is the caller's to route, with
     :func:`exposition`.
@@ -135,6 +134,22 @@ def install(app: FastAPI, registry: CollectorRegistry, streaming: frozenset[str]
         app.add_exception_handler(lost, _on_database_lost)
     app.add_exception_handler(StoreError, _on_store_error)
     app.add_middleware(RequestMiddleware, registry=registry, streaming=streaming)
+    written = app.openapi
+    app.openapi = cache(lambda: openapi.completed(written()))  # type: ignore[method-assign]
+
+
+METRICS_DOCS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Prometheus's text format.",
+        "content": {
+            "text/plain": {
+                "schema": {"type": "string"},
+                "example": '# TYPE selftaught_jobs gauge\nselftaught_jobs{state="running"} 1.0\n',
+            }
+        },
+    }
+}
+"""OpenAPI `responses` of a route that answers with an :func:`exposition`."""
 
 
 def exposition(registry: CollectorRegistry) -> Response:

@@ -6,14 +6,16 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Literal
 
 import redis
 from alembic.script import ScriptDirectory
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 import migrations
+from selftaught.contracts import example
 from selftaught.database import transaction
 from selftaught.settings import get_settings
 
@@ -24,8 +26,25 @@ Check = Callable[[], str]
 class Readiness(BaseModel):
     """`checks`: "ok", or what is wrong, for each thing that the service needs."""
 
-    ready: bool
-    checks: dict[str, str]
+    model_config = example(ready=True, checks={"postgres": "ok", "schema": "ok"})
+
+    ready: bool = Field(description="All of them are ok.")
+    checks: dict[str, str] = Field(description='By name: "ok", or what is wrong.')
+
+
+class Alive(BaseModel):
+    """The answer of a process that lives."""
+
+    model_config = example(status="ok")
+
+    status: Literal["ok"] = Field("ok", description="Always this.")
+
+
+READY_DOCS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Everything is there."},
+    503: {"model": Readiness, "description": "Something is missing; `checks` says what."},
+}
+"""OpenAPI `responses` of a route that answers with a :class:`Readiness`."""
 
 
 def readiness(checks: Mapping[str, Check]) -> Readiness:

@@ -9,6 +9,7 @@ from selftaught.contracts.base import (
     Page,
     Problem,
     State,
+    example,
 )
 from selftaught.contracts.batches import (
     BatchLine,
@@ -215,4 +216,5 @@ __all__ = [
     "TrainSettings",
     "ValidateSettings",
     "VersionOut",
+    "example",
 ]

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
+
+
+def example(**fields: Any) -> ConfigDict:
+    """For `model_config`: an example of the whole, for the OpenAPI document."""
+    return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
 class Contract(BaseModel):
@@ -32,22 +37,37 @@ TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 class Problem(BaseModel):
     """RFC 9457 problem details, for responses and for failed jobs alike."""
 
-    type: str = "about:blank"
-    title: str
-    status: int | None = None
-    detail: str | None = None
-    code: str
-    param: str | None = None
-    request_id: str | None = None
+    type: str = Field("about:blank", description="Always this: `code` says what it is.")
+    title: str = Field(description="The status in words; of a failed job: what failed.")
+    status: int | None = Field(None, description="HTTP status; none of a failed job.")
+    detail: str | None = Field(None, description="What is wrong with this one, for people.")
+    code: str = Field(description="What it is, for programs.")
+    param: str | None = Field(None, description="The field, parameter or header that is wrong.")
+    request_id: str | None = Field(None, description="As in X-Request-ID and in the logs.")
     fault: Literal["user", "system"] | None = Field(None, description="Whose failure a job's is.")
-    errors: list[dict[str, Any]] = Field(default_factory=list)
+    errors: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="Everything that is wrong: {field, message, type}, or {line, field, message} "
+        "of an upload.",
+    )
 
 
 T = TypeVar("T")
 
 
+def _page(schema: dict[str, Any], page: type[Page[Any]]) -> None:
+    """A page's example is its item's, and its description the one of all pages."""
+    (item,) = get_args(page.model_fields["data"].annotation)
+    schema["description"] = Page.__doc__
+    if isinstance(item, type) and issubclass(item, BaseModel):
+        found = item.model_json_schema().get("examples", [])
+        schema["examples"] = [{"data": [one], "has_more": False} for one in found[:1]]
+
+
 class Page(BaseModel, Generic[T]):
     """A cursor page: pass the last item's id (or seq) as `after` to get the next one."""
 
-    data: list[T]
-    has_more: bool
+    model_config = ConfigDict(json_schema_extra=_page)
+
+    data: list[T] = Field(description="In the order that the route names.")
+    has_more: bool = Field(description="Another page follows.")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from selftaught.contracts.base import Contract
+from selftaught.contracts.base import Contract, example
 
 Text = Annotated[str, Field(max_length=100_000)]
 
@@ -14,14 +14,16 @@ Text = Annotated[str, Field(max_length=100_000)]
 class ChatMessage(Contract):
     """One turn of a conversation."""
 
-    role: Literal["system", "user", "assistant"]
-    content: Text
+    role: Literal["system", "user", "assistant"] = Field(description="Who says it.")
+    content: Text = Field(description="What is said.")
 
 
 class Instructed(Contract):
     """What is judged: answers to an instruction, or to the conversation that ends with it."""
 
-    instruction: Annotated[str, Field(min_length=1, max_length=100_000)] | None = None
+    instruction: Annotated[str, Field(min_length=1, max_length=100_000)] | None = Field(
+        None, description="What was asked; this or `messages`."
+    )
     messages: list[ChatMessage] | None = Field(
         None, min_length=1, max_length=100, description="In place of `instruction`; a user's last."
     )
@@ -58,8 +60,15 @@ class Asked(Instructed):
 class JudgeIn(Asked):
     """POST /judge: which of two responses is better?"""
 
-    response_a: Text
-    response_b: Text
+    model_config = example(
+        instruction="Swap the first and the last letter: m f q",
+        response_a="q f m",
+        response_b="q m",
+        explain=True,
+    )
+
+    response_a: Text = Field(description="The one called A in the answer.")
+    response_b: Text = Field(description="The one called B in the answer.")
     template: str | None = Field(
         None, description="Judge template; default: the one that the version was trained with."
     )
@@ -80,14 +89,26 @@ class JudgeIn(Asked):
 class ScoreIn(Asked):
     """POST /v1/score: how good is one response?"""
 
-    response: Text
+    model_config = example(
+        instruction="Name a prime between 20 and 30.",
+        response="23 is a prime between 20 and 30.",
+        rubric="Names one number, and says nothing that is wrong.",
+        votes=4,
+    )
+
+    response: Text = Field(description="What is scored.")
     template: str = Field("score", description="Score template by name.")
 
 
 class RankIn(Asked):
     """POST /v1/rank: from the best response to the worst."""
 
-    responses: list[Text] = Field(min_length=2, max_length=64)
+    model_config = example(
+        instruction="Reverse these letters: k f a b",
+        responses=["b a f k", "b a k f", "b a"],
+    )
+
+    responses: list[Text] = Field(min_length=2, max_length=64, description="In any order.")
     template: str | None = Field(
         None, description="Judge template; default: the one that the version was trained with."
     )
@@ -112,6 +133,8 @@ class RankIn(Asked):
 
 
 class OrderVerdict(BaseModel):
+    """What the judge says of the pair in one order."""
+
     order: Literal["AB", "BA"] = Field(description="BA: the responses were shown swapped.")
     verdict: Literal["A", "B", "tie", "unparsable"] = Field(description="In the request's letters.")
     share: float = Field(description="Share of this order's votes for the verdict.")
@@ -123,7 +146,7 @@ class OrderVerdict(BaseModel):
 class Latency(BaseModel):
     """Seconds inside the evaluator."""
 
-    total: float
+    total: float = Field(description="From the call to its answer.")
     queue: float = Field(description="Until the engine began, or a server was ready.")
     engine: float = Field(description="In the engine; 0 if the answer was there already.")
 
@@ -131,22 +154,55 @@ class Latency(BaseModel):
 class Ruling(BaseModel):
     """What a judge says of a pair."""
 
-    verdict: Literal["A", "B", "tie", "unparsable"]
+    verdict: Literal["A", "B", "tie", "unparsable"] = Field(
+        description="Which response is better; unparsable if no vote could be read."
+    )
     confidence: float = Field(description="Share of all votes, over both orders, for the verdict.")
     orders_agree: bool | None = Field(description="None when one order was judged.")
-    orders: list[OrderVerdict]
+    orders: list[OrderVerdict] = Field(description="The verdict of each order that was judged.")
     parse_failures: int = Field(description="Votes without a readable verdict; they are no ties.")
     model: str = Field(description="Exact version that answered, name:number.")
     job: str | None = Field(description="The job that made this version.")
-    template: str
-    template_sha256: str
+    template: str = Field(description="Name of the template that it was asked with.")
+    template_sha256: str = Field(description="Of the template's content.")
     prompt_tokens: int = Field(description="Each order's prompt once.")
-    completion_tokens: int
+    completion_tokens: int = Field(description="Of all votes.")
 
 
 class JudgeOut(Ruling):
+    """A ruling, and how long it took."""
+
+    model_config = example(
+        verdict="A",
+        confidence=1.0,
+        orders_agree=True,
+        orders=[
+            {
+                "order": "AB",
+                "verdict": "A",
+                "share": 1.0,
+                "reasoning": "Answer: q f m. A: q q f f m m good. B: q q f m bad. [[A]]",
+            },
+            {
+                "order": "BA",
+                "verdict": "A",
+                "share": 1.0,
+                "reasoning": "Answer: q f m. A: q q f m bad. B: q q f f m m good. [[B]]",
+            },
+        ],
+        parse_failures=0,
+        model="tour:1",
+        job="job_019ac5a1c3d08f2a5b7c9d0e",
+        template="smallworld",
+        template_sha256="6a0bb712516522fc89a0f4c1457f6dc1695a09440ea0e0304fdf7d59b4e1e0dc",
+        prompt_tokens=122,
+        completion_tokens=58,
+        cached=False,
+        latency={"total": 0.071, "queue": 0.004, "engine": 0.066},
+    )
+
     cached: bool = Field(description="A former, equal call's answer, of the same version.")
-    latency: Latency
+    latency: Latency = Field(description="Where the time went.")
 
 
 class JudgeStart(BaseModel):
@@ -172,26 +228,45 @@ class JudgeRestart(BaseModel):
 
 
 class ResponseScore(BaseModel):
+    """How good one response is."""
+
+    model_config = example(
+        score=8.25,
+        scores=[8.0, 9.0, 8.0, 8.0],
+        parse_failures=0,
+        reasoning=None,
+        model="tour:1",
+        job="job_019ac5a1c3d08f2a5b7c9d0e",
+        template="score",
+        template_sha256="63c5ce75df64564f21bb9c23d2f6144ac11373269eee51a5814526552b8f3105",
+        prompt_tokens=148,
+        completion_tokens=233,
+        cached=False,
+        latency={"total": 0.92, "queue": 0.01, "engine": 0.91},
+    )
+
     score: float | None = Field(description="0 to 10: the mean of `scores`; null without any.")
     scores: list[float] = Field(description="Of the votes that could be read.")
     parse_failures: int = Field(description="Votes without a readable score.")
     reasoning: str | None = Field(None, description="If asked to explain: the first vote's text.")
     model: str = Field(description="Exact version that answered, name:number.")
     job: str | None = Field(description="The job that made this version.")
-    template: str
-    template_sha256: str
-    prompt_tokens: int
-    completion_tokens: int
+    template: str = Field(description="Name of the template that it was asked with.")
+    template_sha256: str = Field(description="Of the template's content.")
+    prompt_tokens: int = Field(description="Each prompt once.")
+    completion_tokens: int = Field(description="Of all votes.")
     cached: bool = Field(description="A former, equal call's answer, of the same version.")
-    latency: Latency
+    latency: Latency = Field(description="Where the time went.")
 
 
 class Ranked(BaseModel):
+    """A response's place in a ranking."""
+
     response: int = Field(description="Place in the request's list, from 0.")
     rank: int = Field(description="From 1; equal ones have the same.")
-    wins: int
-    losses: int
-    ties: int
+    wins: int = Field(description="Comparisons in which it was better.")
+    losses: int = Field(description="Comparisons in which it was worse.")
+    ties: int = Field(description="Comparisons in which neither was better.")
     strength: float | None = Field(
         None, description="Tournament: log-odds of beating an average response (Bradley-Terry)."
     )
@@ -199,13 +274,56 @@ class Ranked(BaseModel):
 
 
 class Ranking(BaseModel):
+    """Responses from the best to the worst, and what it cost to find out."""
+
+    model_config = example(
+        ranking=[
+            {
+                "response": 0,
+                "rank": 1,
+                "wins": 2,
+                "losses": 0,
+                "ties": 0,
+                "strength": 2.83,
+                "ci95": [-0.49, 6.14],
+            },
+            {
+                "response": 1,
+                "rank": 2,
+                "wins": 1,
+                "losses": 1,
+                "ties": 0,
+                "strength": 0.0,
+                "ci95": [-2.93, 2.93],
+            },
+            {
+                "response": 2,
+                "rank": 3,
+                "wins": 0,
+                "losses": 2,
+                "ties": 0,
+                "strength": -2.83,
+                "ci95": [-6.14, 0.49],
+            },
+        ],
+        comparisons=3,
+        unparsable=0,
+        model="tour:1",
+        job="job_019ac5a1c3d08f2a5b7c9d0e",
+        template="smallworld",
+        template_sha256="6a0bb712516522fc89a0f4c1457f6dc1695a09440ea0e0304fdf7d59b4e1e0dc",
+        prompt_tokens=366,
+        completion_tokens=174,
+        seconds=0.21,
+    )
+
     ranking: list[Ranked] = Field(description="Best first.")
     comparisons: int = Field(description="Pairs judged.")
     unparsable: int = Field(description="Comparisons without a readable verdict; they count not.")
     model: str = Field(description="Exact version that answered, name:number.")
     job: str | None = Field(description="The job that made this version.")
-    template: str
-    template_sha256: str
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
+    template: str = Field(description="Name of the template that it was asked with.")
+    template_sha256: str = Field(description="Of the template's content.")
+    prompt_tokens: int = Field(description="Each prompt once.")
+    completion_tokens: int = Field(description="Of all votes.")
+    seconds: float = Field(description="From the call to its answer.")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from selftaught.contracts.base import Contract
 
@@ -13,9 +13,11 @@ class SamplingSettings(Contract):
     """How a model is sampled."""
 
     temperature: float = Field(0.7, ge=0, description="0 is greedy.")
-    top_p: float = Field(1.0, gt=0, le=1)
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="Only the likeliest tokens that have this share together."
+    )
     top_k: int = Field(0, ge=0, description="0 means all tokens.")
-    max_tokens: int = Field(1024, ge=1, le=32768)
+    max_tokens: int = Field(1024, ge=1, le=32768, description="Length limit of a completion.")
 
 
 class LabelSettings(Contract):
@@ -26,7 +28,8 @@ class LabelSettings(Contract):
         1, ge=0, le=10, description="A reply that cannot be read is asked for again this often."
     )
     sampling: SamplingSettings = Field(
-        default_factory=lambda: SamplingSettings(temperature=0.7, max_tokens=256)
+        default_factory=lambda: SamplingSettings(temperature=0.7, max_tokens=256),
+        description="How replies are sampled.",
     )
 
     @model_validator(mode="after")
@@ -43,8 +46,8 @@ class QuotaSettings(Contract):
         description="Category -> at most so many rows (null: all of them); categories that are "
         "not named are dropped. Without this setting all categories are used.",
     )
-    min_complexity: int = Field(1, ge=1, le=5)
-    max_complexity: int = Field(5, ge=1, le=5)
+    min_complexity: int = Field(1, ge=1, le=5, description="Simpler rows are dropped.")
+    max_complexity: int = Field(5, ge=1, le=5, description="More complex rows are dropped.")
 
     @model_validator(mode="after")
     def _range(self) -> QuotaSettings:
@@ -114,8 +117,14 @@ class PairSettings(Contract):
         description="Every iteration takes a fresh slice; false: the pairs of iteration 1 serve "
         "all iterations, as in the paper.",
     )
-    respond: SamplingSettings = Field(default_factory=lambda: SamplingSettings(temperature=0.7))
-    modify: SamplingSettings = Field(default_factory=lambda: SamplingSettings(temperature=0.7))
+    respond: SamplingSettings = Field(
+        default_factory=lambda: SamplingSettings(temperature=0.7),
+        description="How responses are sampled.",
+    )
+    modify: SamplingSettings = Field(
+        default_factory=lambda: SamplingSettings(temperature=0.7),
+        description="How modified instructions are sampled.",
+    )
     retries: int = Field(
         0, ge=0, le=10, description="An unusable modification is asked for again this often."
     )
@@ -167,7 +176,8 @@ class JudgeSettings(Contract):
         "then fill the quota. Null: no limit.",
     )
     sampling: SamplingSettings = Field(
-        default_factory=lambda: SamplingSettings(temperature=0.7, top_p=0.9, max_tokens=4096)
+        default_factory=lambda: SamplingSettings(temperature=0.7, top_p=0.9, max_tokens=4096),
+        description="How judgments are sampled.",
     )
 
     @model_validator(mode="after")
@@ -210,9 +220,9 @@ class CurateSettings(Contract):
 class LoraSettings(Contract):
     """LoRA on all linear layers (PEFT)."""
 
-    rank: int = Field(16, ge=1, le=512)
-    alpha: int = Field(32, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    rank: int = Field(16, ge=1, le=512, description="Of the matrices that are trained.")
+    alpha: int = Field(32, ge=1, description="Their product is scaled by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="On their input.")
 
 
 class TrainSettings(Contract):
@@ -233,7 +243,7 @@ class TrainSettings(Contract):
         description="An iteration trains on its own examples, or on those of all iterations of "
         "the job so far.",
     )
-    method: Literal["full", "lora"] = "full"
+    method: Literal["full", "lora"] = Field("full", description="All weights, or an adapter.")
     lora: LoraSettings = Field(default_factory=LoraSettings)
     devices: int = Field(
         1, ge=1, description="GPUs of one training; more than 1 shards the model over them (FSDP2)."
@@ -242,10 +252,12 @@ class TrainSettings(Contract):
         "none",
         description="'nf4' holds the frozen base in 4 bits (QLoRA; needs bitsandbytes).",
     )
-    learning_rate: float = Field(1e-6, gt=0)
+    learning_rate: float = Field(1e-6, gt=0, description="Of AdamW, after warm-up.")
     schedule: Literal["linear", "cosine"] = Field("linear", description="Decay after warm-up.")
     final_lr_share: float = Field(0.2, ge=0, le=1, description="The schedule ends at this share.")
-    warmup_steps: int = Field(100, ge=0)
+    warmup_steps: int = Field(
+        100, ge=0, description="Over these the learning rate rises from 0, linearly."
+    )
     steps: int | None = Field(500, ge=1, description="Optimizer steps; null: see epochs.")
     epochs: float | None = Field(
         None, gt=0, description="Passes over the examples, in place of steps (which is then null)."
@@ -259,8 +271,8 @@ class TrainSettings(Contract):
         description="Tokens, padding included, that go through the model at once; a step adds up "
         "the gradients of its micro-batches.",
     )
-    max_grad_norm: float = Field(1.0, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0, description="Longer gradients are scaled down to it.")
+    weight_decay: float = Field(0.0, ge=0, description="Of AdamW.")
     dtype: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="Arithmetic; 'auto' is bf16 on CUDA and fp32 on a CPU."
     )
@@ -351,10 +363,18 @@ class GateSettings(Contract):
     )
 
 
+def _all_defaults(schema: dict[str, Any], recipe: type[BaseModel]) -> None:
+    schema["examples"] = [recipe().model_dump(mode="json", by_alias=True)]
+
+
 class Recipe(Contract):
     """All settings of a job. Two jobs with the same recipe, data and seed give the same counts."""
 
-    name: str = Field("custom", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    name: str = Field(
+        "custom",
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
+        description="Also of the model, if the job gives none.",
+    )
     base_model: str = Field("smallworld", description="A base model the operator allows, by name.")
     inference: str = Field(
         "local",
@@ -368,8 +388,8 @@ class Recipe(Contract):
     labeller: RoleSettings | None = Field(
         None, description="Another model labels instructions; null: the seed does."
     )
-    iterations: int = Field(5, ge=1, le=50)
-    seed: int = Field(0, ge=0, le=2**31 - 1)
+    iterations: int = Field(5, ge=1, le=50, description="Rounds that train, after the seed's.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Of everything that is drawn.")
     chunk_size: int = Field(128, ge=1, le=4096, description="Inputs per chunk of work.")
     select: SelectSettings = Field(default_factory=SelectSettings)
     pair: PairSettings = Field(default_factory=PairSettings)
@@ -379,7 +399,12 @@ class Recipe(Contract):
     validate_: ValidateSettings = Field(default_factory=ValidateSettings, alias="validate")
     gate: GateSettings = Field(default_factory=GateSettings)
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+        protected_namespaces=(),
+        json_schema_extra=_all_defaults,
+    )
 
     @model_validator(mode="after")
     def _samples_suffice(self) -> Recipe:

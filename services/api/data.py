@@ -10,10 +10,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Annotated, Any, BinaryIO, Literal
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -29,6 +29,7 @@ from selftaught.registry import judge_template
 from selftaught.settings import get_settings
 from selftaught.work.pipeline import add_counts
 from services.api import jobs, problems
+from services.api.deps import JobId
 
 router = APIRouter(prefix="/v1/jobs", tags=["data"])
 
@@ -36,6 +37,24 @@ _PIECE = 1 << 20
 _TYPES = {"jsonl": "application/x-ndjson", "parquet": "application/vnd.apache.parquet"}
 _STAGES = {"preferences": "curate"}  # names that are no stage's kind
 
+_DOCS: dict[int | str, dict[str, Any]] = problem_docs(404, 409) | {
+    200: {
+        "description": "The rows.",
+        "content": {
+            _TYPES["jsonl"]: {
+                "schema": {"type": "string"},
+                "example": '{"id": "row-17", "prompt": [{"role": "user", "content": "Which .."}], '
+                '"completion": [{"role": "assistant", "content": ".. [[A]]"}]}\n',
+            },
+            _TYPES["parquet"]: {
+                "schema": {"type": "string", "format": "binary"},
+                "example": "PAR1..",
+            },
+        },
+    },
+    304: {"description": "You have these rows already."},
+}
+Number = Annotated[int, Path(description="An iteration's number.", examples=[1])]
 Place = tuple[int, str]
 """Iteration and name."""
 
@@ -50,7 +69,7 @@ class File:
 
 
 @router.get("/{job_id}/data", responses=problem_docs(404))
-def list_data(job_id: str) -> Page[DataOut]:
+def list_data(job_id: JobId) -> Page[DataOut]:
     """Everything that a job's stages have published so far, by iteration and name."""
     with transaction() as session:
         jobs.find(session, job_id)
@@ -58,7 +77,7 @@ def list_data(job_id: str) -> Page[DataOut]:
 
 
 @router.get("/{job_id}/data/{iteration}", responses=problem_docs(404, 409))
-def get_manifest(job_id: str, iteration: int) -> ManifestOut:
+def get_manifest(job_id: JobId, iteration: Number) -> ManifestOut:
     """Where an iteration's data came from; never changes, so it is there only at its end."""
     with transaction() as session:
         job = jobs.find(session, job_id)
@@ -91,13 +110,17 @@ def get_manifest(job_id: str, iteration: int) -> ManifestOut:
     return out
 
 
-@router.get("/{job_id}/data/{iteration}/{name}", responses=problem_docs(404, 409))
+@router.get("/{job_id}/data/{iteration}/{name}", response_class=Response, responses=_DOCS)
 def download(
-    job_id: str,
-    iteration: int,
-    name: str,
-    form: Annotated[Literal["jsonl", "parquet"], Query(alias="format")] = "jsonl",
-    if_none_match: Annotated[str | None, Header()] = None,
+    job_id: JobId,
+    iteration: Number,
+    name: Annotated[str, Path(description="As in the list of data.", examples=["curate"])],
+    form: Annotated[
+        Literal["jsonl", "parquet"], Query(alias="format", description="How rows are written.")
+    ] = "jsonl",
+    if_none_match: Annotated[
+        str | None, Header(description="The ETag of what you have: 304 if it is still the same.")
+    ] = None,
 ) -> Response:
     """All rows of one name, in order. Its ETag is a hash of the rows."""
     with transaction() as session:
@@ -165,13 +188,13 @@ def _summaries(job_id: str, files: Sequence[File]) -> list[DataOut]:
     ]
 
 
-def _joined(paths: Sequence[Path]) -> Iterator[bytes]:
+def _joined(paths: Sequence[FilePath]) -> Iterator[bytes]:
     for path in paths:
         with path.open("rb") as file:
             yield from _chunks(file)
 
 
-def _as_parquet(paths: Sequence[Path]) -> BinaryIO:
+def _as_parquet(paths: Sequence[FilePath]) -> BinaryIO:
     """A nameless file, at its start: gone when it is closed, whatever happens."""
 
     def rows() -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import PurePath
 from typing import Annotated, BinaryIO
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
@@ -49,33 +49,54 @@ _SUFFIXES: dict[str, records.Format] = {
 class UploadFields(Contract):
     """What goes with an upload, in the query or in the form."""
 
-    name: str | None = Field(None, min_length=1, max_length=200)
-    kind: DatasetKind = "instructions"
-    column: str | None = Field(None, min_length=1, max_length=200)
-    benchmark: str | None = Field(None, min_length=1, max_length=64)
+    name: str | None = Field(
+        None, min_length=1, max_length=200, description="Default: the file's, else its id."
+    )
+    kind: DatasetKind = Field("instructions", description="What the rows are.")
+    column: str | None = Field(
+        None, min_length=1, max_length=200, description="The field that holds the instruction."
+    )
+    benchmark: str | None = Field(
+        None,
+        min_length=1,
+        max_length=64,
+        description=f"Of kind 'benchmark', if its fields do not tell: {', '.join(BENCHMARKS)}.",
+    )
 
 
-_TEXT = {"schema": {"type": "string"}}
 _FORM = {
     "type": "object",
     "required": ["file"],
     "properties": {
-        "file": {"type": "string", "format": "binary"},
-        "name": {"type": "string"},
-        "kind": {"type": "string", "enum": ["instructions", "labelled", "benchmark"]},
-        "column": {"type": "string"},
-        "benchmark": {"type": "string", "enum": list(BENCHMARKS)},
+        "file": {"type": "string", "format": "binary", "description": "The file, gzipped or not."},
+        **UploadFields.model_json_schema()["properties"],
     },
 }
+_ROWS = '{"instruction": "Reverse these letters: k f a b"}\n'
 _BODY = {
     "required": True,
     "content": {
-        "multipart/form-data": {"schema": _FORM},
-        "application/x-ndjson": _TEXT,
-        "text/csv": _TEXT,
-        "text/plain": _TEXT,
+        "multipart/form-data": {
+            "schema": _FORM,
+            "example": {"file": _ROWS, "name": "prompts", "kind": "instructions"},
+        },
+        **{
+            media: {"schema": {"type": "string"}, "example": rows}
+            for media, rows in {
+                "application/x-ndjson": _ROWS,
+                "text/csv": "instruction\nReverse these letters: k f a b\n",
+                "text/plain": "Reverse these letters: k f a b\n",
+            }.items()
+        },
+        "application/vnd.apache.parquet": {
+            "schema": {"type": "string", "format": "binary"},
+            "example": "PAR1..",
+        },
     },
 }
+DatasetId = Annotated[
+    str, Path(description="A dataset's id.", examples=["ds_019ac5a0b2c07e1f4a6b8c9d"])
+]
 
 
 @router.post(
@@ -116,8 +137,8 @@ def list_datasets(after: Cursor = None, limit: Limit = 20) -> Page[DatasetOut]:
 
 
 @router.get("/{dataset_id}", responses=problem_docs(404))
-def get_dataset(dataset_id: str) -> DatasetOut:
-    """One dataset."""
+def get_dataset(dataset_id: DatasetId) -> DatasetOut:
+    """One dataset: what it is, how many rows it has, and their hash."""
     with transaction() as session:
         row = session.get(Dataset, dataset_id)
         if row is None:

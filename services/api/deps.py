@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Path, Query, Request
 
 from selftaught.http import Refused
 
@@ -17,6 +17,7 @@ Seq = Annotated[int, Query(ge=0, le=2**63 - 1, description="Events after this nu
 Cursor = Annotated[
     str | None, Query(max_length=128, description="Id of the last item of the page before.")
 ]
+JobId = Annotated[str, Path(description="A job's id.", examples=["job_019ac5a1c3d08f2a5b7c9d0e"])]
 
 
 async def _storable(request: Request) -> None:

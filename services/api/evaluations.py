@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -34,7 +34,12 @@ from services.api.deps import Cursor, Limit, StorableBody
 router = APIRouter(prefix="/v1/evaluations", tags=["evaluations"])
 
 
-@router.post("", status_code=201, responses=problem_docs(404), dependencies=[StorableBody])
+EvaluationId = Annotated[
+    str, Path(description="An evaluation's id.", examples=["eval_019ac5a507149fc6e9fb0142"])
+]
+
+
+@router.post("", status_code=201, responses=problem_docs(404, 409), dependencies=[StorableBody])
 def create_evaluation(body: EvaluationIn, response: Response) -> EvaluationOut:
     """Judge a benchmark with a version; its result stands under the id that comes back."""
     with transaction() as session:
@@ -104,14 +109,14 @@ def list_evaluations(
 
 
 @router.get("/{evaluation_id}", responses=problem_docs(404))
-def get_evaluation(evaluation_id: str) -> EvaluationOut:
+def get_evaluation(evaluation_id: EvaluationId) -> EvaluationOut:
     """One evaluation: its progress, and its scores once it has succeeded."""
     with transaction() as session:
         return views.evaluations(session, [_find(session, evaluation_id)])[0]
 
 
 @router.get("/{evaluation_id}/compare/{other_id}", responses=problem_docs(404, 409))
-def compare_evaluations(evaluation_id: str, other_id: str) -> ComparisonOut:
+def compare_evaluations(evaluation_id: EvaluationId, other_id: EvaluationId) -> ComparisonOut:
     """Is the second better than the first? Paired tests over the examples that both judged."""
     with transaction() as session:
         jobs = [_find(session, one) for one in (evaluation_id, other_id)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio
 from fastapi import APIRouter, Header, Request
@@ -17,15 +17,26 @@ from selftaught.database import transaction
 from selftaught.database.tables import Event
 from selftaught.http import problem_docs
 from services.api import jobs, views
-from services.api.deps import Limit, Seq
+from services.api.deps import JobId, Limit, Seq
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 POLL_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 15
 _STREAM = "text/event-stream"
-_DOCS = problem_docs(404) | {
-    200: {"model": Page[EventOut], "content": {_STREAM: {"schema": {"type": "string"}}}},
+_EXAMPLE = """\
+id: 42
+event: version.published
+data: {"seq": 42, "type": "version.published", "data": {"version": "tour:1"}, \
+"created_at": "2026-11-27T09:04:10Z"}
+
+"""
+_DOCS: dict[int | str, dict[str, Any]] = problem_docs(404) | {
+    200: {
+        "model": Page[EventOut],
+        "description": "A page of events, or all of them as they happen.",
+        "content": {_STREAM: {"schema": {"type": "string"}, "example": _EXAMPLE}},
+    },
     204: {"description": "Nothing left to stream."},
 }
 
@@ -33,7 +44,7 @@ _DOCS = problem_docs(404) | {
 @router.get("/{job_id}/events", response_model=None, responses=_DOCS)
 def list_events(
     request: Request,
-    job_id: str,
+    job_id: JobId,
     after: Seq = 0,
     limit: Limit = 100,
     last_event_id: Annotated[

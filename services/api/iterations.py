@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Path
 from sqlalchemy import select
 
 from selftaught.contracts import IterationOut, Page
@@ -10,12 +12,18 @@ from selftaught.database import transaction
 from selftaught.database.tables import Iteration
 from selftaught.http import problem_docs
 from services.api import jobs, problems, views
+from services.api.deps import JobId
 
 router = APIRouter(prefix="/v1", tags=["iterations"])
 
 
+IterationId = Annotated[
+    str, Path(description="An iteration's id.", examples=["it_019ac5a2d4e1903b6c8d0e1f"])
+]
+
+
 @router.get("/jobs/{job_id}/iterations", responses=problem_docs(404))
-def list_iterations(job_id: str) -> Page[IterationOut]:
+def list_iterations(job_id: JobId) -> Page[IterationOut]:
     """All iterations of a job, in order (a recipe has at most 50)."""
     with transaction() as session:
         jobs.find(session, job_id)
@@ -26,8 +34,8 @@ def list_iterations(job_id: str) -> Page[IterationOut]:
 
 
 @router.get("/iterations/{iteration_id}", responses=problem_docs(404))
-def get_iteration(iteration_id: str) -> IterationOut:
-    """One iteration."""
+def get_iteration(iteration_id: IterationId) -> IterationOut:
+    """One iteration: its stages, what it kept, and how good its version became."""
     with transaction() as session:
         row = session.get(Iteration, iteration_id)
         if row is None:

@@ -17,7 +17,7 @@ from selftaught.ids import new_id
 from selftaught.registry import UnknownName, resolve_recipe
 from selftaught.work import pipeline
 from services.api import problems, views
-from services.api.deps import Cursor, Limit, StorableBody
+from services.api.deps import Cursor, JobId, Limit, StorableBody
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -79,14 +79,14 @@ def list_jobs(
 
 
 @router.get("/{job_id}", responses=problem_docs(404))
-def get_job(job_id: str) -> JobOut:
-    """One job."""
+def get_job(job_id: JobId) -> JobOut:
+    """One job: its state, its settings, and why it failed if it did."""
     with transaction() as session:
         return views.jobs(session, [find(session, job_id)])[0]
 
 
 @router.post("/{job_id}/cancel", status_code=202, responses=problem_docs(404, 409))
-def cancel_job(job_id: str) -> JobOut:
+def cancel_job(job_id: JobId) -> JobOut:
     """Ask a job to stop; versions it has published stay. Asking again changes nothing."""
     with transaction() as session:
         job = find(session, job_id)

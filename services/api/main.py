@@ -49,12 +49,34 @@ RESOURCES = (
 )
 
 
+TAGS = {
+    "datasets": "Uploads: instructions, labelled pairs, benchmarks.",
+    "jobs": "From a dataset to versions: post a job, follow it, cancel it.",
+    "iterations": "A job's rounds: what each kept, and how good its version became.",
+    "data": "Everything that a job made, to take away.",
+    "recipes": "All settings of a job, under a name.",
+    "templates": "What models are asked with. A name never changes its content.",
+    "models": "Immutable versions, and the aliases that point at them.",
+    "evaluations": "A version on a benchmark, and two of them compared.",
+    "judge": "Which response is better, how good is one, which is the best of many.",
+    "operations": "For those who run the platform.",
+}
+"""What each tag holds, for the OpenAPI document."""
+
+
 def create_app() -> FastAPI:
     """A new gateway; it connects to nothing until it is asked."""
     app = FastAPI(
         title="selftaught",
         summary="Turns a pile of unlabelled instructions into a judge.",
+        description="Upload instructions, post one job, follow its iterations, and ask `/judge`, "
+        "which answers with the newest version that passed its gate. Errors are problems "
+        "(RFC 9457): programs read `code`, people `detail`.",
         version=selftaught.__version__,
+        contact={"name": "Whoever runs this gateway"},
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        servers=[{"url": "/", "description": "This gateway."}],
+        openapi_tags=[{"name": name, "description": told} for name, told in TAGS.items()],
         lifespan=_lifespan,
         generate_unique_id_function=_operation_id,
     )

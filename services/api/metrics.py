@@ -16,13 +16,13 @@ from selftaught import reviews
 from selftaught.contracts import State
 from selftaught.database import transaction
 from selftaught.database.tables import Chunk, Job
-from selftaught.http import exposition
+from selftaught.http import METRICS_DOCS, exposition
 
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=Response, responses=METRICS_DOCS)
 def metrics(request: Request) -> Response:
     """For Prometheus to scrape."""
     return exposition(request.app.state.registry)

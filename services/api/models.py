@@ -32,7 +32,9 @@ from services.api.deps import LARGEST, Cursor, Limit, StorableBody
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
-Number = Annotated[int, Path(ge=0, le=LARGEST)]
+Name = Annotated[str, Path(description="A model's name.", examples=["tour"])]
+AliasName = Annotated[str, Path(description="An alias's name.", examples=["latest"])]
+Number = Annotated[int, Path(ge=0, le=LARGEST, description="A version's number.", examples=[1])]
 IfMatch = Annotated[str | None, Header(description='The revision you saw, as in its ETag: "3".')]
 IfNoneMatch = Annotated[str | None, Header(description="`*`: only if there is none yet.")]
 
@@ -85,7 +87,7 @@ def list_models(after: Cursor = None, limit: Limit = 20) -> Page[ModelOut]:
 
 @router.get("/{name}/versions", responses=problem_docs(404))
 def list_versions(
-    name: str,
+    name: Name,
     after: Annotated[int | None, Query(ge=0, le=LARGEST, description="A version's number.")] = None,
     limit: Limit = 20,
 ) -> Page[VersionOut]:
@@ -100,14 +102,14 @@ def list_versions(
 
 
 @router.get("/{name}/versions/{number}", responses=problem_docs(404))
-def get_version(name: str, number: Number) -> VersionOut:
+def get_version(name: Name, number: Number) -> VersionOut:
     """One version, with where it came from."""
     with transaction() as session:
         return views.versions(session, [aliases.get_version(session, name, number)])[0]
 
 
 @router.get("/{name}/aliases", responses=problem_docs(404))
-def list_aliases(name: str) -> Page[AliasOut]:
+def list_aliases(name: Name) -> Page[AliasOut]:
     """Every alias of a model, with its history."""
     with transaction() as session:
         _need_model(session, name)
@@ -116,7 +118,7 @@ def list_aliases(name: str) -> Page[AliasOut]:
 
 
 @router.get("/{name}/aliases/{alias}", responses=problem_docs(404))
-def get_alias(name: str, alias: str, response: Response) -> AliasOut:
+def get_alias(name: Name, alias: AliasName, response: Response) -> AliasOut:
     """One alias; its revision is the ETag."""
     with transaction() as session:
         row = session.get(Alias, (name, alias))
@@ -129,8 +131,8 @@ def get_alias(name: str, alias: str, response: Response) -> AliasOut:
     "/{name}/aliases/{alias}", responses=problem_docs(404, 412), dependencies=[StorableBody]
 )
 def put_alias(
-    name: str,
-    alias: str,
+    name: Name,
+    alias: AliasName,
     body: AliasIn,
     response: Response,
     if_match: IfMatch = None,
@@ -150,7 +152,7 @@ def put_alias(
 
 @router.post("/{name}/aliases/{alias}/rollback", responses=problem_docs(404, 409, 412))
 def roll_back_alias(
-    name: str, alias: str, response: Response, if_match: IfMatch = None
+    name: Name, alias: AliasName, response: Response, if_match: IfMatch = None
 ) -> AliasOut:
     """Point an alias back at the version before its present one."""
     expected = _revision(if_match)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Path
 
 from selftaught.contracts import Page, Recipe
 from selftaught.http import problem_docs
@@ -12,15 +14,18 @@ from services.api import problems
 router = APIRouter(prefix="/v1/recipes", tags=["recipes"])
 
 
-@router.get("", responses=problem_docs())
+RecipeName = Annotated[str, Path(description="A recipe's name.", examples=["quickstart"])]
+
+
+@router.get("", responses=problem_docs(database=False))
 def list_recipes() -> Page[Recipe]:
-    """All named recipes."""
+    """All named recipes, with every setting spelled out."""
     return Page(data=[_load(name) for name in recipe_names()], has_more=False)
 
 
-@router.get("/{name}", responses=problem_docs(404))
-def get_recipe(name: str) -> Recipe:
-    """One recipe."""
+@router.get("/{name}", responses=problem_docs(404, database=False))
+def get_recipe(name: RecipeName) -> Recipe:
+    """One recipe, with every setting spelled out."""
     if name not in recipe_names():
         raise problems.not_found("recipe", name)
     return _load(name)

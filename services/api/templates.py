@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Response
+from fastapi import APIRouter, Body, Path, Response
 from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
@@ -20,11 +20,31 @@ from services.api.deps import Cursor, Limit, StorableBody
 router = APIRouter(prefix="/v1/templates", tags=["templates"])
 
 
-@router.post("", status_code=201, responses=problem_docs(409), dependencies=[StorableBody])
-def create_template(body: dict[str, Any] = Body(...), *, response: Response) -> TemplateOut:  # noqa: B008
-    """Upload a template: `name`, `kind` (judge, modify), `user` with its placeholders, and so on.
+TemplateName = Annotated[str, Path(description="A template's name.", examples=["mine"])]
+_BODIES = [
+    {
+        "name": "mine",
+        "kind": "judge",
+        "user": "{instruction}\n\nA: {response_a}\n\nB: {response_b}\n\n[[A]] or [[B]]?",
+        "verdicts": {"A": "[[A]]", "B": "[[B]]"},
+    },
+    {
+        "name": "my-score",
+        "kind": "score",
+        "user": "{instruction}\n\n{response}\n\nFrom 0 to 10, how good is it?",
+    },
+]
 
-    Uploading the same content again changes nothing; other content under a known name is refused.
+
+@router.post("", status_code=201, responses=problem_docs(409), dependencies=[StorableBody])
+def create_template(
+    body: Annotated[dict[str, Any], Body(examples=_BODIES)], response: Response
+) -> TemplateOut:
+    """Upload a template.
+
+    It has a `name`, a `kind` (judge, modify, score ..), `user` with the placeholders of its kind,
+    and what else the kind needs; GET shows the shipped ones. Uploading the same
+    content again changes nothing; other content under a known name is refused.
     """
     try:
         template = parse_template(body)
@@ -64,8 +84,8 @@ def list_templates(after: Cursor = None, limit: Limit = 20) -> Page[TemplateOut]
 
 
 @router.get("/{name}", responses=problem_docs(404))
-def get_template(name: str) -> TemplateOut:
-    """One template."""
+def get_template(name: TemplateName) -> TemplateOut:
+    """One template with all of its content."""
     if name in template_names():
         return _out(load_template(name))
     with transaction() as session:

@@ -27,7 +27,7 @@ from selftaught.inference import (
     InferenceError,
     ModelLoadError,
 )
-from selftaught.readiness import Readiness, postgres, readiness, schema
+from selftaught.readiness import READY_DOCS, Alive, Readiness, postgres, readiness, schema
 from selftaught.registry import UnknownName
 from selftaught.settings import get_settings
 from services.evaluator import live
@@ -52,7 +52,15 @@ def create_app() -> FastAPI:
 
     app = FastAPI(
         title="selftaught evaluator",
+        summary="Holds the models and answers for the gateway; it is not for clients.",
         version=selftaught.__version__,
+        contact={"name": "Whoever runs this platform"},
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        servers=[{"url": "/", "description": "This evaluator."}],
+        openapi_tags=[
+            {"name": "judge", "description": "Questions, as the gateway passes them on."},
+            {"name": "operations", "description": "For those who run the platform."},
+        ],
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
     )
@@ -74,7 +82,7 @@ def create_app() -> FastAPI:
             seconds.labels("queue").observe(latency.queue)
             seconds.labels("engine").observe(latency.engine)
 
-    @app.post("/judge", name="judge", response_model=JudgeOut, responses=DOCS)
+    @app.post("/judge", name="judge", tags=["judge"], response_model=JudgeOut, responses=DOCS)
     async def judge_pair(request: Request, body: JudgeIn) -> JudgeOut | Response:
         """Which of two responses is better?"""
 
@@ -89,7 +97,7 @@ def create_app() -> FastAPI:
             return await live.answer(request, judged)
         return await http.while_connected(request, judged())
 
-    @app.post("/v1/score", name="score", responses=DOCS)
+    @app.post("/v1/score", name="score", tags=["judge"], responses=DOCS)
     async def score(request: Request, body: ScoreIn) -> ResponseScore:
         """How good is one response?"""
         with refusals():
@@ -97,25 +105,25 @@ def create_app() -> FastAPI:
         seen(out.latency, out.cached)
         return out
 
-    @app.post("/v1/rank", name="rank", responses=DOCS)
+    @app.post("/v1/rank", name="rank", tags=["judge"], responses=DOCS)
     async def rank(request: Request, body: RankIn) -> Ranking:
         """Which responses are better than which?"""
         with refusals():
             return await http.while_connected(request, judge.rank(body))
 
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
+    @app.get("/healthz", tags=["operations"])
+    async def healthz() -> Alive:
         """The process answers."""
-        return {"status": "ok"}
+        return Alive()
 
-    @app.get("/readyz", responses={503: {"model": Readiness}})
+    @app.get("/readyz", tags=["operations"], responses=READY_DOCS)
     def readyz(response: Response) -> Readiness:
         """Postgres answers, and the schema is the one this code knows."""
         found = readiness({"postgres": postgres, "schema": schema})
         response.status_code = 200 if found.ready else 503
         return found
 
-    @app.get("/metrics", response_class=Response)
+    @app.get("/metrics", tags=["operations"], response_class=Response, responses=http.METRICS_DOCS)
     def metrics() -> Response:
         """For Prometheus to scrape."""
         return http.exposition(registry)
