@@ -7,14 +7,20 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from selftaught.contracts.base import Contract
+from selftaught.contracts.base import Contract, example
 
 Stratum = Literal["disagreement", "low_confidence", "random"]
 PersonVerdict = Literal["A", "B", "tie"]
 ModelVerdict = Literal["A", "B", "tie", "unparsable"]
 DriftState = Literal["ok", "watch", "alarm"]
 Reviewer = Annotated[
-    str, Field(min_length=1, max_length=200, description="Who reviews: any name, always the same.")
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        description="Who reviews: any name, always the same.",
+        examples=["ada"],
+    ),
 ]
 
 
@@ -85,17 +91,31 @@ class ReviewSettings(Contract):
 class ReviewItemOut(BaseModel):
     """What a reviewer sees: nothing about what any model said."""
 
-    id: str
+    id: str = Field(description="For the answer.")
     context: list[dict[str, str]] = Field(
         description="The conversation before the instruction, [{role, content}]; often empty."
     )
-    instruction: str
-    response_a: str
-    response_b: str
+    instruction: str = Field(description="What was asked.")
+    response_a: str = Field(description="One response; which one is drawn.")
+    response_b: str = Field(description="The other.")
     held_until: dt.datetime = Field(description="Until then no other reviewer gets its place.")
 
 
 class ReviewNextOut(BaseModel):
+    """The next item for a reviewer, if there is one."""
+
+    model_config = example(
+        item={
+            "id": "item_019ac5a92b58d3a02d3f4586",
+            "context": [],
+            "instruction": "Reverse these letters: k f a b",
+            "response_a": "b a k f",
+            "response_b": "b a f k",
+            "held_until": "2026-11-27T10:30:00Z",
+        },
+        left=12,
+    )
+
     item: ReviewItemOut | None = Field(description="null: there is nothing for this reviewer now.")
     left: int = Field(description="Items that this reviewer could still get, this one included.")
 
@@ -111,7 +131,7 @@ class ReviewAnswerIn(Contract):
 
     reviewer: Reviewer
     verdict: PersonVerdict = Field(description="In the letters as shown.")
-    comment: str | None = Field(None, max_length=5000)
+    comment: str | None = Field(None, max_length=5000, description="For whoever reads it.")
 
 
 class ReviewSkipIn(Contract):
@@ -123,26 +143,46 @@ class ReviewSkipIn(Contract):
 
 
 class ReviewSkippedOut(BaseModel):
-    item: str
-    reviewer: str
+    """An item that this reviewer does not get again."""
+
+    model_config = example(item="item_019ac5a92b58d3a02d3f4586", reviewer="ada")
+
+    item: str = Field(description="The item's id.")
+    reviewer: str = Field(description="Who left it.")
 
 
 class ReviewAnswerOut(BaseModel):
     """An answer, and only now what the model said; all letters as shown to the reviewer."""
 
-    item: str
-    reviewer: str
-    verdict: PersonVerdict
-    comment: str | None
+    model_config = example(
+        item="item_019ac5a92b58d3a02d3f4586",
+        reviewer="ada",
+        verdict="B",
+        comment=None,
+        seconds=21.4,
+        model="tour:1",
+        model_verdict="A",
+        agrees=False,
+        confidence=0.5,
+        orders_agree=False,
+        stratum="low_confidence",
+        against="tour:0",
+        against_verdict="A",
+    )
+
+    item: str = Field(description="The item's id.")
+    reviewer: str = Field(description="Who answered.")
+    verdict: PersonVerdict = Field(description="The reviewer's.")
+    comment: str | None = Field(description="As given.")
     seconds: float = Field(description="From being shown to the answer.")
     model: str = Field(description="Exact version, name:number.")
-    model_verdict: ModelVerdict
-    agrees: bool
+    model_verdict: ModelVerdict = Field(description="What that version said.")
+    agrees: bool = Field(description="The two verdicts are equal.")
     confidence: float = Field(description="Share of the model's votes for its verdict.")
-    orders_agree: bool
-    stratum: Stratum
+    orders_agree: bool = Field(description="The version said the same in both orders.")
+    stratum: Stratum = Field(description="Why the item was drawn.")
     against: str | None = Field(description="The other version, name:number.")
-    against_verdict: ModelVerdict | None
+    against_verdict: ModelVerdict | None = Field(description="What that one said.")
 
 
 class Agreement(BaseModel):
@@ -152,8 +192,8 @@ class Agreement(BaseModel):
     agreement: float | None = Field(description="Share with the model's verdict equal to people's.")
     ci95: tuple[float, float] | None = Field(description="Wilson interval of it.")
     kappa: float | None = Field(description="Cohen's; null where chance alone gives agreement 1.")
-    kappa_se: float | None
-    kappa_ci95: tuple[float, float] | None
+    kappa_se: float | None = Field(description="Standard error of `kappa`.")
+    kappa_ci95: tuple[float, float] | None = Field(description="Of `kappa`.")
 
 
 class SourceAgreement(Agreement):
@@ -164,6 +204,8 @@ class SourceAgreement(Agreement):
 
 
 class StratumAgreement(Agreement):
+    """Agreement on the items that were drawn for one reason."""
+
     items: int = Field(description="In the queue.")
     pairs: float = Field(description="Pairs of the source that these stand for.")
 
@@ -171,15 +213,17 @@ class StratumAgreement(Agreement):
 class ReviewersAgreement(BaseModel):
     """Of people with each other, where an item has several answers: what a model can hope for."""
 
-    items: int
+    items: int = Field(description="With several answers.")
     agreement: float | None = Field(description="Mean share of reviewer pairs that agree.")
     kappa: float | None = Field(description="Fleiss' kappa.")
 
 
 class Confusion(BaseModel):
-    model: ModelVerdict
-    person: PersonVerdict
-    n: int
+    """One cell of the confusion matrix."""
+
+    model: ModelVerdict = Field(description="The model's verdict.")
+    person: PersonVerdict = Field(description="People's.")
+    n: int = Field(description="Items with both.")
 
 
 class DriftComparison(BaseModel):
@@ -190,23 +234,49 @@ class DriftComparison(BaseModel):
     before: SourceAgreement
     after: SourceAgreement
     fell: float | None = Field(description="Agreement before less agreement after.")
-    p: float | None
+    p: float | None = Field(description="Chance of such a fall if agreement were the same.")
+
+
+_AGREEMENT = {
+    "n": 50,
+    "agreement": 0.82,
+    "ci95": [0.692, 0.902],
+    "kappa": 0.66,
+    "kappa_se": 0.1,
+    "kappa_ci95": [0.464, 0.856],
+}
+_OF_SOURCE = {**_AGREEMENT, "effective_n": 41.2, "pairs": 200.0}
 
 
 class ReviewSummary(Agreement):
     """GET /v1/models/{name}/versions/{number}/reviews/summary."""
 
+    model_config = example(
+        **_AGREEMENT,
+        version="tour:1",
+        items=50,
+        answers=50,
+        reviewers=2,
+        skipped=0,
+        without_ties=_AGREEMENT,
+        source=_OF_SOURCE,
+        strata={"random": {**_AGREEMENT, "items": 50, "pairs": 200.0}},
+        confusion=[{"model": "A", "person": "A", "n": 22}],
+        between_reviewers={"items": 0, "agreement": None, "kappa": None},
+        drift=None,
+    )
+
     version: str = Field(description="name:number.")
     items: int = Field(description="In the version's queues.")
-    answers: int
-    reviewers: int
-    skipped: int
+    answers: int = Field(description="Of all reviewers together.")
+    reviewers: int = Field(description="People who answered.")
+    skipped: int = Field(description="Items that a reviewer left.")
     without_ties: Agreement = Field(
         description="Only items on which both the model and people named A or B."
     )
     source: SourceAgreement
-    strata: dict[Stratum, StratumAgreement]
-    confusion: list[Confusion]
+    strata: dict[Stratum, StratumAgreement] = Field(description="By why an item was drawn.")
+    confusion: list[Confusion] = Field(description="How often which verdict met which.")
     between_reviewers: ReviewersAgreement
     drift: DriftComparison | None = Field(
         description="Against the version before it that people have reviewed; null without one."
@@ -214,15 +284,33 @@ class ReviewSummary(Agreement):
 
 
 class DriftPoint(SourceAgreement):
+    """Agreement of one version, or within one stretch of answers."""
+
     version: str = Field(description="name:number.")
     first: dt.datetime = Field(description="When the first of these answers was given.")
-    last: dt.datetime
+    last: dt.datetime = Field(description="When the last of them was given.")
 
 
 class ReviewDrift(BaseModel):
     """GET /v1/models/{name}/reviews/drift: estimates for the source throughout."""
 
-    model: str
+    model_config = example(
+        model="tour",
+        state="ok",
+        versions=[
+            {
+                **_OF_SOURCE,
+                "version": "tour:1",
+                "first": "2026-11-27T10:00:00Z",
+                "last": "2026-11-27T11:30:00Z",
+            }
+        ],
+        windows=[],
+        between_versions=None,
+        over_time=None,
+    )
+
+    model: str = Field(description="The model's name.")
     state: DriftState = Field(description="The worse of the two comparisons.")
     versions: list[DriftPoint] = Field(description="By number, the newest 20.")
     windows: list[DriftPoint] = Field(

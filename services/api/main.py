@@ -58,6 +58,7 @@ TAGS = {
     "templates": "What models are asked with. A name never changes its content.",
     "models": "Immutable versions, and the aliases that point at them.",
     "evaluations": "A version on a benchmark, and two of them compared.",
+    "reviews": "People look at a version's judgments, blind; how well it agrees with them.",
     "judge": "Which response is better, how good is one, which is the best of many.",
     "operations": "For those who run the platform.",
 }

@@ -37,14 +37,21 @@ from selftaught.work import pipeline
 from selftaught.work.sources import HELDOUT, PAIRED, find_source
 from services.api import problems, views
 from services.api.deps import StorableBody
-from services.api.models import Number
+from services.api.models import Name, Number
 
 router = APIRouter(tags=["reviews"])
 
 HELD = dt.timedelta(minutes=30)
 """How long an item that was shown waits for its reviewer before another one gets the place."""
 
-Item = Annotated[str, Path(max_length=64, description="An item's id, as `next` gave it.")]
+Item = Annotated[
+    str,
+    Path(
+        max_length=64,
+        description="An item's id, as `next` gave it.",
+        examples=["item_019ac5a92b58d3a02d3f4586"],
+    ),
+]
 
 
 @router.post(
@@ -53,7 +60,9 @@ Item = Annotated[str, Path(max_length=64, description="An item's id, as `next` g
     responses=problem_docs(404),
     dependencies=[StorableBody],
 )
-def fill_review_queue(name: str, number: Number, body: ReviewQueueIn, response: Response) -> JobOut:
+def fill_review_queue(
+    name: Name, number: Number, body: ReviewQueueIn, response: Response
+) -> JobOut:
     """Sample a version's judgments for people to review.
 
     A job judges a random part of the source (four pairs for each item) by the version and the one
@@ -100,7 +109,7 @@ def fill_review_queue(name: str, number: Number, body: ReviewQueueIn, response: 
 
 
 @router.get("/v1/models/{name}/versions/{number}/reviews/summary", responses=problem_docs(404))
-def get_review_summary(name: str, number: Number) -> ReviewSummary:
+def get_review_summary(name: Name, number: Number) -> ReviewSummary:
     """How well a version agrees with the people who reviewed it.
 
     Agreement with its Wilson interval, Cohen's kappa, the confusion matrix, all of it by stratum
@@ -113,7 +122,7 @@ def get_review_summary(name: str, number: Number) -> ReviewSummary:
 
 
 @router.get("/v1/models/{name}/reviews/drift", responses=problem_docs(404))
-def get_review_drift(name: str) -> ReviewDrift:
+def get_review_drift(name: Name) -> ReviewDrift:
     """Whether a model's agreement with people falls, from version to version and over time.
 
     All figures are estimates for the source, so that queues with more or fewer hard items can be
@@ -129,7 +138,13 @@ def get_review_drift(name: str) -> ReviewDrift:
 @router.get("/v1/reviews/next", responses=problem_docs(404, 409))
 def next_review(
     version: Annotated[
-        str, Query(min_length=1, max_length=200, description="name, name:alias or name:number.")
+        str,
+        Query(
+            min_length=1,
+            max_length=200,
+            description="name, name:alias or name:number.",
+            examples=["tour:1"],
+        ),
     ],
     reviewer: Annotated[Reviewer, Query()],
     response: Response,

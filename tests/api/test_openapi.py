@@ -75,8 +75,8 @@ def missing(document: Json) -> Iterator[str]:
             told = f"{name}: parameter {parameter['name']!r}"
             if not parameter.get("description"):
                 yield f"{told}: add description=.. to its Path(), Query() or Header()"
-            if parameter["in"] == "path" and not parameter["schema"].get("examples"):
-                yield f"{told}: add examples=[..] to its Path()"
+            if parameter["required"] and not parameter["schema"].get("examples"):
+                yield f"{told}: is required: add examples=[..]"
         yield from missing_bodies(document, name, operation)
     for name, schema in document["components"]["schemas"].items():
         if not schema.get("description"):
@@ -145,7 +145,7 @@ def test_what_is_missing_is_named() -> None:
         "give its router one tag, descr",
         "has the name of GET /v1/jobs/{",
         "parameter 'thing_id': add desc",
-        "parameter 'thing_id': add exam",
+        "parameter 'thing_id': is requi",
         "its body (application/json) ha",
         "200 (application/json) has no ",
         "has an id in its path: add res",
@@ -230,15 +230,17 @@ def broken_request(operation: Json) -> tuple[str, bytes] | None:
 def ask(
     client: TestClient, name: str, operation: Json, body: tuple[str, bytes] | None
 ) -> httpx.Response:
-    """The answer to an operation with the examples of its path's parameters."""
+    """The answer to an operation with the examples of the parameters that it needs."""
     method, path = name.split()
+    query: dict[str, str] = {}
     for parameter in operation.get("parameters", []):
-        if parameter["in"] == "path":
-            example = parameter["schema"]["examples"][0]
-            path = path.replace(f"{{{parameter['name']}}}", str(example))
+        if parameter["required"]:
+            query[parameter["name"]] = str(parameter["schema"]["examples"][0])
+    for key in [key for key in query if f"{{{key}}}" in path]:
+        path = path.replace(f"{{{key}}}", query.pop(key))
     media_type, content = body or (None, None)
     headers = {"content-type": media_type} if media_type else {}
-    return client.request(method, path, content=content, headers=headers)
+    return client.request(method, path, params=query, content=content, headers=headers)
 
 
 def assert_documented(name: str, operation: Json, answer: httpx.Response) -> None:
