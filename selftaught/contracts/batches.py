@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from selftaught.contracts.base import Contract, Problem
+from selftaught.contracts.base import Contract, Problem, example
 from selftaught.contracts.judging import Instructed, JudgeIn, Ruling, Text
 
 BatchState = Literal["in_progress", "completed", "failed", "cancelling", "cancelled"]
@@ -71,13 +71,37 @@ class BatchSettings(Contract):
 class BatchResult(BaseModel):
     """One line of a batch's results: `result` or `error`."""
 
-    custom_id: str
+    model_config = example(
+        custom_id="q1",
+        line=1,
+        result={
+            "verdict": "tie",
+            "confidence": 0.5,
+            "orders_agree": False,
+            "orders": [
+                {"order": "AB", "verdict": "A", "share": 1.0, "reasoning": None},
+                {"order": "BA", "verdict": "B", "share": 1.0, "reasoning": None},
+            ],
+            "parse_failures": 0,
+            "model": "tour:1",
+            "job": "job_019ac5a1c3d08f2a5b7c9d0e",
+            "template": "smallworld",
+            "template_sha256": "6a0bb712516522fc89a0f4c1457f6dc1695a09440ea0e0304fdf7d59b4e1e0dc",
+            "prompt_tokens": 122,
+            "completion_tokens": 58,
+        },
+        error=None,
+    )
+
+    custom_id: str = Field(description="The line's name, or else its number.")
     line: int = Field(description="In the uploaded file, from 1.")
     result: Ruling | None = Field(None, description="As POST /judge answers.")
     error: Problem | None = Field(None, description="Why this line could not be judged.")
 
 
 class RequestCounts(BaseModel):
+    """How far a batch is."""
+
     total: int = Field(description="Lines of the batch.")
     completed: int = Field(description="Judged so far.")
     failed: int = Field(description="Could not be judged: their results say why.")
@@ -87,25 +111,48 @@ class BatchUsage(BaseModel):
     """Tokens so far."""
 
     prompt_tokens: int = Field(description="Each order's prompt once.")
-    completion_tokens: int
+    completion_tokens: int = Field(description="Of all votes.")
 
 
 class BatchOut(BaseModel):
+    """A batch: how its lines are judged, and how far it is."""
+
+    model_config = example(
+        id="batch_019ac5aa3c69e4b13e405697",
+        state="in_progress",
+        model="tour:1",
+        template="smallworld",
+        template_sha256="6a0bb712516522fc89a0f4c1457f6dc1695a09440ea0e0304fdf7d59b4e1e0dc",
+        votes=1,
+        both_orders=True,
+        explain=False,
+        request_counts={"total": 1000, "completed": 384, "failed": 0},
+        verdicts={"A": 170, "B": 161, "tie": 53, "unparsable": 0},
+        usage={"prompt_tokens": 46_848, "completion_tokens": 22_272},
+        error=None,
+        created_at="2026-11-27T10:00:00Z",
+        in_progress_at="2026-11-27T10:00:01Z",
+        completed_at=None,
+        failed_at=None,
+        cancelling_at=None,
+        cancelled_at=None,
+    )
+
     id: str = Field(description="Also the id of its job: events are the job's.")
-    state: BatchState
+    state: BatchState = Field(description="As of OpenAI's batches.")
     model: str = Field(description="Exact version that judges every line, name:number.")
-    template: str
-    template_sha256: str
-    votes: int
-    both_orders: bool
-    explain: bool
+    template: str = Field(description="Name of the judge template.")
+    template_sha256: str = Field(description="Of the template's content.")
+    votes: int = Field(description="For each line and order.")
+    both_orders: bool = Field(description="Every line is judged in both orders.")
+    explain: bool = Field(description="Results say what the model wrote.")
     request_counts: RequestCounts
     verdicts: dict[Literal["A", "B", "tie", "unparsable"], int] = Field(description="So far.")
     usage: BatchUsage
     error: Problem | None = Field(description="Of a failed batch.")
-    created_at: dt.datetime
-    in_progress_at: dt.datetime | None
-    completed_at: dt.datetime | None
-    failed_at: dt.datetime | None
-    cancelling_at: dt.datetime | None
-    cancelled_at: dt.datetime | None
+    created_at: dt.datetime = Field(description="When it was posted.")
+    in_progress_at: dt.datetime | None = Field(description="When its first work began.")
+    completed_at: dt.datetime | None = Field(description="When every line had its result.")
+    failed_at: dt.datetime | None = Field(description="When it failed.")
+    cancelling_at: dt.datetime | None = Field(description="When it was asked to stop.")
+    cancelled_at: dt.datetime | None = Field(description="When it had stopped.")

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Annotated, Any, BinaryIO
 
 import orjson
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 from python_multipart.multipart import parse_options_header
@@ -69,6 +69,9 @@ _BODY = {
         }
     },
 }
+BatchId = Annotated[
+    str, Path(description="A batch's id.", examples=["batch_019ac5aa3c69e4b13e405697"])
+]
 
 
 class JsonLines(StreamingResponse):
@@ -119,14 +122,14 @@ def list_batches(after: Cursor = None, limit: Limit = 20) -> Page[BatchOut]:
 
 
 @router.get("/{batch_id}", responses=problem_docs(404))
-def get_batch(batch_id: str) -> BatchOut:
+def get_batch(batch_id: BatchId) -> BatchOut:
     """One batch: its state, and what was judged so far."""
     with transaction() as session:
         return views.batches(session, [_find(session, batch_id)])[0]
 
 
 @router.post("/{batch_id}/cancel", status_code=202, responses=problem_docs(404, 409))
-def cancel_batch(batch_id: str) -> BatchOut:
+def cancel_batch(batch_id: BatchId) -> BatchOut:
     """Ask a batch to stop; results that it has stay. Asking again changes nothing."""
     with transaction() as session:
         job = _find(session, batch_id)
@@ -145,7 +148,7 @@ def cancel_batch(batch_id: str) -> BatchOut:
     | {200: {"model": BatchResult, "description": "A `BatchResult` in each line."}},
 )
 def get_results(
-    batch_id: str,
+    batch_id: BatchId,
     after: Annotated[
         int, Query(ge=0, le=2**63 - 1, description="Only results of lines behind this one.")
     ] = 0,
