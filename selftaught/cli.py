@@ -283,6 +283,28 @@ def batch(
 
 
 @app.command()
+def review(
+    version: Annotated[str, typer.Argument(help="name:number, name:alias or name.")],
+    home: Home = DEFAULT_HOME,
+    reviewer: Annotated[
+        str | None, typer.Option(help="Who reviews; default: this account's name.")
+    ] = None,
+) -> None:
+    """Review a version's queue in the terminal: which response is better? Blind to the model."""
+    from selftaught.client import ApiError, Client
+    from selftaught.demo import ensure_stack
+    from selftaught.review import report, run
+
+    try:
+        with Client(ensure_stack(home.resolve(), errors)) as client:
+            run(client, version, reviewer, console)
+            report(client, version, console)
+    except ApiError as error:
+        errors.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+
+
+@app.command()
 def controls(
     instructions: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a YAML file.")] = "quickstart",

@@ -1,0 +1,70 @@
+"""`selftaught review`: one pair after the other in a terminal, each answered by a letter."""
+
+from __future__ import annotations
+
+import getpass
+
+import typer
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from selftaught.client import Client, Json
+
+VERDICTS = {"a": "A", "b": "B", "t": "tie"}
+CHOICES = "a: A is better, b: B, t: tie, s: skip, q: quit"
+
+
+def run(client: Client, version: str, reviewer: str | None, console: Console) -> int:
+    """Give out items until none is left or the reviewer quits; returns how many were answered."""
+    name = reviewer or getpass.getuser()
+    answered = 0
+    while True:
+        given = client.next_review(version, name)
+        item = given["item"]
+        if item is None:
+            console.print("nothing is left to review", markup=False)
+            return answered
+        _show(item, given["left"], console)
+        letter = _ask()
+        if letter == "q":
+            return answered
+        if letter == "s":
+            client.skip_review(item["id"], name)
+            continue
+        told = client.answer_review(item["id"], name, VERDICTS[letter])
+        answered += 1
+        agrees = "agrees" if told["agrees"] else "does not agree"
+        console.print(f"{told['model']} said {told['model_verdict']}: {agrees}", markup=False)
+
+
+def report(client: Client, version: str, console: Console) -> None:
+    """What all reviews of an exact version come to so far; nothing for an alias or before any."""
+    model, _, number = version.rpartition(":")
+    if not number.isdecimal():
+        return
+    found = client.review_summary(model, int(number))
+    if found["n"]:
+        low, high = found["ci95"]
+        kappa = "-" if found["kappa"] is None else f"{found['kappa']:.2f}"
+        console.print(
+            f"{version}: {found['n']} reviewed, agreement {found['agreement']:.2f} "
+            f"[{low:.2f}, {high:.2f}], kappa {kappa}",
+            markup=False,
+        )
+
+
+def _show(item: Json, left: int, console: Console) -> None:
+    console.rule(f"{left} left")
+    for turn in item["context"]:
+        console.print(f"{turn['role']}: {turn['content']}", markup=False)
+    console.print(item["instruction"], markup=False, style="bold")
+    for letter in ("a", "b"):
+        console.print(Panel(Text(item[f"response_{letter}"]), title=letter.upper()))
+
+
+def _ask() -> str:
+    while True:
+        letter = str(typer.prompt(CHOICES)).strip().lower()
+        if letter in {*VERDICTS, "s", "q"}:
+            return letter
