@@ -39,7 +39,7 @@ from selftaught.contracts import (
     StratumAgreement,
 )
 from selftaught.database.tables import ModelVersion, Review, ReviewItem
-from selftaught.judging import Verdict, tally
+from selftaught.judging import Verdict, swap, tally
 from selftaught.judging.scoring import wilson
 from selftaught.work.events import emit
 
@@ -56,7 +56,11 @@ STATES: tuple[DriftState, ...] = ("ok", "watch", "alarm")
 
 @dataclass(frozen=True)
 class Reviewed:
-    """An item with what people said of it, in the pair's letters. `at`: the last answer's time."""
+    """An item with what people said of it. `at`: the last answer's time.
+
+    Letters are those as shown, which are drawn at random. In those of labelled pairs nearly all
+    would be A, the two would agree by chance already, and kappa would say nothing.
+    """
 
     model: Verdict
     people: tuple[Verdict, ...]
@@ -138,11 +142,22 @@ def drift(session: Session, model: str) -> ReviewDrift:
     )
 
 
+def standing(
+    session: Session, model: str
+) -> tuple[ModelVersion, SourceAgreement, DriftState] | None:
+    """The newest reviewed version of a model, its agreement, and the state of :func:`drift`."""
+    counted = _reviewed_versions(session, model)
+    if not counted:
+        return None
+    version = counted[0][0]
+    items = reviewed(session, version.id)
+    return version, estimate(items), _worst(*_comparisons(session, (version, items)))
+
+
 def state(session: Session, model: str) -> DriftState:
     """Only the state of :func:`drift`."""
-    counted = _reviewed_versions(session, model)
-    newest = (counted[0][0], reviewed(session, counted[0][0].id)) if counted else None
-    return _worst(*_comparisons(session, newest))
+    found = standing(session, model)
+    return "ok" if found is None else found[2]
 
 
 def reviewed_models(session: Session) -> list[str]:
@@ -164,10 +179,10 @@ def lock(session: Session, model: str) -> None:
 
 def tell_alarm(session: Session, model: str, before: DriftState) -> None:
     """An event on the newest reviewed version's job if the state has turned to alarm."""
-    found = drift(session, model)
-    if found.state != "alarm" or before == "alarm":
+    now = standing(session, model)
+    if now is None or now[2] != "alarm" or before == "alarm":
         return
-    version = _reviewed_versions(session, model)[0][0]
+    version, found = now[0], drift(session, model)
     told = {
         name: part.model_dump(mode="json")
         for name in ("between_versions", "over_time")
@@ -183,6 +198,7 @@ def reviewed(session: Session, version_id: str) -> list[Reviewed]:
     rows = session.execute(
         select(
             ReviewItem.id,
+            ReviewItem.swapped,
             ReviewItem.verdict,
             ReviewItem.stratum,
             ReviewItem.weight,
@@ -194,10 +210,13 @@ def reviewed(session: Session, version_id: str) -> list[Reviewed]:
         .order_by(Review.answered_at, Review.item_id)
     )
     found: dict[str, Reviewed] = {}
-    for item, model, stratum, weight, person, at in rows:
+    for item, swapped, said, stratum, weight, answer, at in rows:
+        model, person = Verdict(said), Verdict(str(answer))
+        if swapped:
+            model, person = swap(model), swap(person)
         before = found.pop(item, None)  # so that the last answer's place in the order counts
-        people = (*(before.people if before else ()), Verdict(str(person)))
-        found[item] = Reviewed(Verdict(model), people, stratum, weight, cast(dt.datetime, at))
+        people = (*(before.people if before else ()), person)
+        found[item] = Reviewed(model, people, stratum, weight, cast(dt.datetime, at))
     return list(found.values())
 
 

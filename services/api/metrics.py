@@ -61,10 +61,11 @@ def _reviews(session: Session) -> list[Metric]:
         labels=["model"],
     )
     for model in reviews.reviewed_models(session):
-        found = reviews.drift(session, model)
-        newest = found.versions[-1]
-        agreement.add_metric([model, newest.version.rpartition(":")[2]], newest.agreement or 0.0)
-        drift.add_metric([model], reviews.STATES.index(found.state))
+        found = reviews.standing(session, model)
+        if found is not None:
+            version, share, state = found
+            agreement.add_metric([model, str(version.number)], share.agreement or 0.0)
+            drift.add_metric([model], reviews.STATES.index(state))
     return [agreement, drift]
 
 

@@ -20,10 +20,10 @@ from selftaught import jsonl
 from selftaught.contracts import ReviewShares, SamplingSettings
 from selftaught.hashing import stable_seed
 from selftaught.inference import Engine, Request
-from selftaught.judging import ORDERS, Judged, JudgeTemplate, aggregate, parse_verdict
+from selftaught.judging import ORDERS, Judged, JudgeTemplate, Verdict, aggregate, parse_verdict
 
 LOW = 0.75
-"""A verdict with a smaller share of the votes is of low confidence."""
+"""A verdict with a smaller share of the votes is of low confidence; so is none at all."""
 FEWEST = 2
 """Items of every stratum that has so many pairs; one alone says nothing about its spread."""
 
@@ -92,7 +92,8 @@ def stratum(row: Mapping[str, Any], shares: ReviewShares) -> str:
     against = row["against_verdict"]
     if shares.disagreement and against is not None and against != row["verdict"]:
         return "disagreement"
-    if shares.low_confidence and row["confidence"] < LOW:
+    unsure = row["confidence"] < LOW or row["verdict"] == Verdict.UNPARSABLE
+    if shares.low_confidence and unsure:
         return "low_confidence"
     return "random"
 

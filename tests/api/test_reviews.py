@@ -222,8 +222,11 @@ def test_answers_are_in_the_letters_as_shown_and_final(client: TestClient, label
     assert found["source"]["agreement"] == pytest.approx(36 / 60), "the truth over the source"
     assert found["source"]["pairs"] == pytest.approx(60)
     assert found["drift"] is None
-    letters = {(one["model"], one["person"]) for one in found["confusion"]}
-    assert ("A", "A") in letters and ("B", "A") in letters and ("A", "B") not in letters
+    said = {(one["model"], one["person"]): one["n"] for one in found["confusion"]}
+    assert {("A", "A"), ("B", "B")} < said.keys(), "in the letters as shown, which are drawn"
+    assert sum(said.values()) == 20
+    # As shown A and B are about as frequent, so chance gives about a half of the agreement.
+    assert found["strata"]["random"]["kappa"] == 1.0
 
 
 def test_skipped_items_go_to_others(client: TestClient, labelled: str) -> None:

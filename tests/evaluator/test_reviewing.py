@@ -24,6 +24,7 @@ def test_a_pair_belongs_to_the_first_stratum_that_has_a_share() -> None:
     assert stratum(both, SHARES) == "disagreement"
     assert stratum(row("tie", 0.0, "tie"), SHARES) == "low_confidence"
     assert stratum(row("A", 0.74, None), SHARES) == "low_confidence"
+    assert stratum(row("unparsable", 1.0, None), SHARES) == "low_confidence"
     assert stratum(row("A", 0.75, "A"), SHARES) == "random"
     assert stratum(both, ReviewShares(disagreement=0)) == "low_confidence"
     assert stratum(both, ReviewShares(disagreement=0, low_confidence=0)) == "random"
