@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from selftaught.contracts.base import Contract, Problem, State, example
 
 JobKind = Literal["loop", "registration", "evaluation", "review", "batch"]
-DatasetKind = Literal["instructions", "labelled", "benchmark"]
+DatasetKind = Literal["instructions", "labelled", "pairs", "benchmark"]
 
 
 class DatasetOut(BaseModel):

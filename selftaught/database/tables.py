@@ -57,7 +57,7 @@ class Dataset(Base):
     __tablename__ = "datasets"
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
-    kind: Mapped[str] = mapped_column(doc="instructions | labelled | benchmark")
+    kind: Mapped[str] = mapped_column(doc="instructions | labelled | pairs | benchmark")
     benchmark: Mapped[str | None] = mapped_column(doc="Which one, by name.")
     artifact_id: Mapped[str] = mapped_column(ForeignKey("artifacts.id"))
     created_at: Mapped[dt.datetime] = _created()

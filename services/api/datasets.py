@@ -110,12 +110,13 @@ async def upload_dataset(
     response: Response,
     fields: Annotated[UploadFields, Query()],
 ) -> DatasetOut:
-    """Upload instructions, or labelled pairs to check with.
+    """Upload instructions, labelled pairs to check with, or pairs for people to review.
 
     As a form (`file`, with `name`, `kind`, `column` beside it) or as the raw body, gzipped or not.
     JSONL, CSV and Parquet have a field `instruction` or `prompt`, or the one that `column` names,
     or a conversation (`messages`, or WildChat's `conversation`); plain text has one instruction a
-    line. `kind=labelled` rows also have `chosen` and `rejected`, maybe `subset`.
+    line. `kind=labelled` rows also have `chosen` and `rejected`, maybe `subset`; `kind=pairs` rows
+    have `response_a` and `response_b`, and their conversation ends with the user's message.
     `kind=benchmark` is a file as its authors publish it (a JSON array, JSONL, Parquet), recognised
     by its fields unless `benchmark` names it.
     Every bad line is reported, and then nothing is kept.
@@ -217,9 +218,8 @@ def _ingest(spool: BinaryIO, form: records.Format, fields: UploadFields) -> Data
         if fields.kind == "benchmark":
             benchmark = _copy_examples(spool, fields.benchmark, writer)
         else:
-            kind: records.Kind = "labelled" if fields.kind == "labelled" else "instructions"
             cap = get_settings().max_row_bytes
-            rows = uploads.parse(spool, form, kind, fields.column, cap)
+            rows = uploads.parse(spool, form, fields.kind, fields.column, cap)
             bodies.write_rows(rows, writer.write, INVALID)
         published = writer.publish()
     try:

@@ -21,8 +21,10 @@ import orjson
 from selftaught import parquet
 
 Format = Literal["jsonl", "csv", "lines", "parquet"]
-Kind = Literal["instructions", "labelled"]
+Kind = Literal["instructions", "labelled", "pairs"]
 Fields = Mapping[str, Any]
+
+_RESPONSES = {"labelled": ("chosen", "rejected"), "pairs": ("response_a", "response_b")}
 
 _BOM = b"\xef\xbb\xbf"
 _SKIP = 1 << 20
@@ -256,10 +258,9 @@ def _header_problems(
         yield LineError(line, column, f"no such column; there are: {there}")
     elif column is None and not {"instruction", "prompt"} & set(header):
         yield LineError(line, "instruction", f"no such column (nor prompt); there are: {there}")
-    if kind == "labelled":
-        for name in ("chosen", "rejected"):
-            if name not in header:
-                yield LineError(line, name, f"no such column; there are: {there}")
+    for name in _RESPONSES.get(kind, ()):
+        if name not in header:
+            yield LineError(line, name, f"no such column; there are: {there}")
 
 
 def _parquet(file: BinaryIO, limit: int) -> Records:

@@ -32,7 +32,8 @@ def parse(
 
     Rows of instructions: {id, instruction} and, where the source has them, messages (the whole
     conversation, [{role, content}]; `instruction` is then its first user turn), language, toxic,
-    redacted, reference. Labelled rows: {id, instruction, chosen, rejected, subset}.
+    redacted, reference. Labelled rows: {id, instruction, chosen, rejected, subset}. Pairs: {id,
+    instruction, response_a, response_b} and maybe context, the conversation before the instruction.
 
     `column` names the field that holds the instruction; default: `instruction`, else `prompt`, else
     a conversation (`messages`, `conversation` as in WildChat, `conversations` as in ShareGPT).
@@ -53,6 +54,8 @@ def _row(
     errors: list[LineError] = []
     if kind == "labelled":
         data: dict[str, Any] = _labelled(line, fields, column, errors)
+    elif kind == "pairs":
+        data = _pair(line, fields, column, errors)
     else:
         data = _instruction(line, fields, column, errors)
     row_id = _row_id(line, fields, seen)
@@ -77,10 +80,9 @@ def _labelled(
 def _instruction(
     line: int, fields: Fields, column: str | None, errors: list[LineError]
 ) -> dict[str, Any]:
-    given = next((name for name in _CONVERSATIONS if fields.get(name) is not None), None)
-    plain = column is not None or fields.get("instruction") is not None
+    given = _conversation_field(fields, column)
     flags: dict[str, Any] = {}
-    if given is None or plain or fields.get("prompt") is not None:
+    if given is None:
         data: dict[str, Any] = _texts(
             line, fields, {_prompt_field(fields, column): "instruction"}, errors
         )
@@ -97,6 +99,28 @@ def _instruction(
         elif value is not None:
             errors.append(LineError(line, name, "neither true nor false"))
     return data
+
+
+def _pair(line: int, fields: Fields, column: str | None, errors: list[LineError]) -> dict[str, Any]:
+    responses = {"response_a": "response_a", "response_b": "response_b"}
+    given = _conversation_field(fields, column)
+    if given is None:
+        wanted = {_prompt_field(fields, column): "instruction", **responses}
+        return _texts(line, fields, wanted, errors)
+    messages = _conversation(line, given, fields[given], errors)[0].get("messages", [])
+    if messages and messages[-1]["role"] != "user":
+        errors.append(LineError(line, given, "the last message is not the user's"))
+    data = _texts(line, fields, responses, errors)
+    if errors:
+        return {}
+    return {"instruction": messages[-1]["content"], "context": messages[:-1], **data}
+
+
+def _conversation_field(fields: Fields, column: str | None) -> str | None:
+    """The field that holds a conversation; None if the instruction stands in one of its own."""
+    given = next((name for name in _CONVERSATIONS if fields.get(name) is not None), None)
+    named = (fields.get("instruction"), fields.get("prompt"))
+    return given if column is None and named == (None, None) else None
 
 
 def _conversation(

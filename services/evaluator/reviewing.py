@@ -65,15 +65,19 @@ def judge(
     sampling: SamplingSettings,
     votes: int,
     seed: int,
+    key: bytes,
 ) -> tuple[list[Judged], int]:
     """What a version says of pairs, asked in both orders, and the tokens that it wrote.
 
     A prompt that the model cannot take has no verdict. Random numbers follow from (seed, pair).
+    `key`: of the fences, as for /judge.
     """
     requests = [
         Request(
             template.show(
-                {**pair, "chosen": pair["response_a"], "rejected": pair["response_b"]}, order
+                {**pair, "chosen": pair["response_a"], "rejected": pair["response_b"]},
+                order,
+                key,
             ),
             stable_seed(seed, "review", pair["id"], order),
             n=votes,

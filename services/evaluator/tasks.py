@@ -185,12 +185,6 @@ def judge_batch(lease: Lease) -> Result:
     return Result(counts, artifact=publish_rows("results", lease.path("judge_batch"), rows))
 
 
-def _benchmark(lease: Lease) -> tuple[EvaluationSettings, Benchmark, list[Example]]:
-    settings = EvaluationSettings.model_validate(lease.settings)
-    examples = evaluation.read_examples(resolve(lease.input["examples"]), settings)
-    return settings, BENCHMARKS[settings.benchmark], examples
-
-
 def survey(lease: Lease) -> Result:
     """A slice of the drawn pairs, judged by the version and by the one it is held against."""
     settings = ReviewSettings.model_validate(lease.settings)
@@ -210,6 +204,7 @@ def survey(lease: Lease) -> Result:
             sampling_of(version, settings.votes),
             settings.votes,
             settings.seed,
+            fence_key(),
         )
         counts["tokens"] += tokens
         lease.check()
@@ -263,6 +258,12 @@ def apply_sample(session: Session, lease: Lease, result: Result) -> None:
                 **of_pair,
             )
         )
+
+
+def _benchmark(lease: Lease) -> tuple[EvaluationSettings, Benchmark, list[Example]]:
+    settings = EvaluationSettings.model_validate(lease.settings)
+    examples = evaluation.read_examples(resolve(lease.input["examples"]), settings)
+    return settings, BENCHMARKS[settings.benchmark], examples
 
 
 def _sampling(version: ModelVersion, settings: EvaluationSettings) -> SamplingSettings:

@@ -338,6 +338,34 @@ def test_heldout_pairs_are_those_that_validation_read(
     assert {item.weight for item in found} == {1.0}
 
 
+def test_unlabelled_pairs_are_shown_with_their_conversation(
+    client: TestClient, versions: None
+) -> None:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"turn {n}"},
+                {"role": "assistant", "content": "and?"},
+                {"role": "user", "content": f"question {n} ?"},
+            ],
+            "response_a": "bad", "response_b": "good",
+        }
+        for n in range(10)
+    ]  # fmt: skip
+    uploaded = client.post(
+        "/v1/datasets?kind=pairs",
+        content="\n".join(map(json.dumps, rows)),
+        headers={"content-type": "application/x-ndjson"},
+    )
+    assert uploaded.status_code == 201 and uploaded.json()["kind"] == "pairs"
+    fill(client, uploaded.json()["id"], number=0, size=10)
+    item = give(client, "ada", "m:0")["item"]
+    assert [turn["role"] for turn in item["context"]] == ["user", "assistant"]
+    assert item["context"][0]["content"].removeprefix("turn ") == item["instruction"].split()[1]
+    good = "A" if item["response_a"] == "good" else "B"
+    assert answer(client, item["id"], "ada", good).json()["agrees"]
+
+
 @pytest.mark.parametrize(
     ("change", "status", "code", "param"),
     [

@@ -144,6 +144,44 @@ def test_bad_jsonl_line(line: bytes, field: str | None, message: str) -> None:
     assert [row.line for row in good] == [1, 2, 4]
 
 
+def test_pairs_have_an_instruction_or_a_conversation_that_ends_with_one() -> None:
+    text = (
+        '{"prompt": "p", "response_a": "a", "response_b": "b", "chosen": "a"}\n'
+        '{"messages": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}, '
+        '{"role": "user", "content": "3"}], "response_a": "a", "response_b": "b"}'
+    )
+    turns = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]
+    assert rows(text, kind="pairs") == [
+        {"id": "r1", "instruction": "p", "response_a": "a", "response_b": "b"},
+        {"id": "r2", "instruction": "3", "context": turns, "response_a": "a", "response_b": "b"},
+    ]
+    (row,) = rows("prompt,response_a,response_b\np,a,b\n", form="csv", kind="pairs")
+    assert (row["instruction"], row["response_a"], row["response_b"]) == ("p", "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "wrong"),
+    [
+        ('{"prompt": "p", "response_a": "a"}', "jsonl", [(1, "response_b", "missing")]),
+        (
+            '{"messages": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]'
+            ', "response_a": "a"}',
+            "jsonl",
+            [
+                (1, "messages", "the last message is not the user's"),
+                (1, "response_b", "missing"),
+            ],
+        ),
+        ('{"messages": "m", "response_a": "a", "response_b": "b"}', "jsonl",
+         [(1, "messages", "not a list of messages")]),
+        ("prompt,response_a\np,a\n", "csv",
+         [(1, "response_b", "no such column; there are: prompt, response_a")]),
+    ],
+)  # fmt: skip
+def test_bad_pairs(text: str, form: str, wrong: list[Any]) -> None:
+    assert errors(text, form=form, kind="pairs") == wrong
+
+
 def test_an_id_given_first_collides_with_a_later_default() -> None:
     assert errors('{"instruction":"a","id":"r2"}\n{"instruction":"b"}\n') == [
         (2, "id", "'r2' is already the id of line 1")
