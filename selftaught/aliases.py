@@ -1,7 +1,8 @@
 """Aliases: movable names for immutable model versions, with history, revisions and rollback.
 
 Everything here runs inside the caller's transaction and only reads and writes rows. A move locks
-the alias's row, so two movers are one after the other and each sees what the other did.
+the alias's row, so two movers are one after the other and each sees what the other did. It ends the
+alias's canary, and evaluators hear of the version (canaries.tell) so that they open it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from selftaught import canaries
 from selftaught.database.tables import Alias, AliasHistory, ModelVersion
 
 LATEST = "latest"
@@ -229,6 +231,7 @@ def known_refs(session: Session, model: str) -> list[str]:
 def _point(session: Session, row: Alias, version_id: str, reason: str) -> None:
     row.version_id = version_id
     row.revision += 1
+    canaries.end(session, row.model, row.alias, f"the alias moved: {reason}")
     _record(session, row, reason)
 
 
@@ -243,3 +246,4 @@ def _record(session: Session, row: Alias, reason: str) -> None:
         )
     )
     session.flush()
+    canaries.tell(session, row.version_id)

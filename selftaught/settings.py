@@ -10,7 +10,7 @@ import re
 import socket
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -66,6 +66,17 @@ class Settings(BaseSettings):
     )
     judge_cache_bytes: int = Field(
         default=64 * 2**20, ge=0, description="Memory for former answers of /judge, per evaluator."
+    )
+    verdict_log: Literal["off", "hashes", "texts"] = Field(
+        default="off",
+        description="SELFTAUGHT_VERDICT_LOG: what is kept of every answer of /judge: nothing, all "
+        "but its texts, or the texts, too.",
+    )
+    verdict_log_sample: float = Field(
+        default=1.0, ge=0, le=1, description="Share of the answers that the log keeps."
+    )
+    verdict_log_days: float = Field(
+        default=30.0, gt=0, description="Logged answers older than this are deleted."
     )
     models_dir: Path | None = Field(
         default=None,

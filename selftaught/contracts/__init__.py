@@ -118,6 +118,17 @@ from selftaught.contracts.reviews import (
     Stratum,
     StratumAgreement,
 )
+from selftaught.contracts.traffic import (
+    CanaryAgreement,
+    CanaryArm,
+    CanaryIn,
+    CanaryOut,
+    CanaryReport,
+    Prepare,
+    Prepared,
+    VerdictOut,
+    VerdictTrace,
+)
 
 __all__ = [
     "LOCAL_INFERENCE",
@@ -134,6 +145,11 @@ __all__ = [
     "BatchSettings",
     "BatchState",
     "BatchUsage",
+    "CanaryAgreement",
+    "CanaryArm",
+    "CanaryIn",
+    "CanaryOut",
+    "CanaryReport",
     "ChatMessage",
     "ComparisonOut",
     "Confusion",
@@ -177,6 +193,8 @@ __all__ = [
     "Page",
     "PairSettings",
     "PairedOut",
+    "Prepare",
+    "Prepared",
     "Problem",
     "QuotaSettings",
     "RankIn",
@@ -215,6 +233,8 @@ __all__ = [
     "Text",
     "TrainSettings",
     "ValidateSettings",
+    "VerdictOut",
+    "VerdictTrace",
     "VersionOut",
     "example",
 ]

@@ -173,6 +173,8 @@ class JudgeOut(Ruling):
     """A ruling, and how long it took."""
 
     model_config = example(
+        id="vdt_019ac5a1c3d08f2a5b7c9d0e",
+        canary=False,
         verdict="A",
         confidence=1.0,
         orders_agree=True,
@@ -201,6 +203,8 @@ class JudgeOut(Ruling):
         latency={"total": 0.071, "queue": 0.004, "engine": 0.066},
     )
 
+    id: str = Field(description="This answer's own, under which the verdict log keeps it.")
+    canary: bool = Field(False, description="A canary's version answered, not the alias's.")
     cached: bool = Field(description="A former, equal call's answer, of the same version.")
     latency: Latency = Field(description="Where the time went.")
 

@@ -112,6 +112,9 @@ class AliasIn(Contract):
 
     version: int = Field(ge=0, description="Number of the version that it is to name.")
     reason: str = Field("manual", max_length=500, description="Kept in the alias's history.")
+    prepare: bool = Field(
+        True, description="First have the evaluators open the version; refuse one that cannot be."
+    )
 
 
 class TemplateOut(BaseModel):

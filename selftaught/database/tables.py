@@ -370,3 +370,92 @@ class Review(Base):
     shown_at: Mapped[dt.datetime] = _created()
     held_until: Mapped[dt.datetime]
     answered_at: Mapped[dt.datetime | None]
+
+
+class Canary(Base):
+    """A version that is tried on a share of an alias's calls, until it ends."""
+
+    __tablename__ = "canaries"
+    __table_args__ = (
+        CheckConstraint("mode IN ('share','shadow')", name="canaries_mode"),
+        CheckConstraint("share > 0 AND share <= 1", name="canaries_share"),
+        CheckConstraint("(ended_at IS NULL) = (ended_reason IS NULL)", name="canaries_ended"),
+        Index(
+            "canaries_active",
+            "model",
+            "alias",
+            unique=True,
+            postgresql_where=text("ended_at IS NULL"),
+        ),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str]
+    alias: Mapped[str]
+    base_id: Mapped[str] = mapped_column(
+        ForeignKey("model_versions.id"), doc="What the alias named; the incumbent."
+    )
+    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    mode: Mapped[str] = mapped_column(doc="share | shadow")
+    share: Mapped[float]
+    reason: Mapped[str]
+    created_at: Mapped[dt.datetime] = _created()
+    ended_at: Mapped[dt.datetime | None]
+    ended_reason: Mapped[str | None]
+
+
+class CanaryVerdict(Base):
+    """What one side of a canary said of one question, the first time that it was asked."""
+
+    __tablename__ = "canary_verdicts"
+    __table_args__ = (
+        CheckConstraint("arm IN ('incumbent','canary')", name="canary_verdicts_arm"),
+        CheckConstraint(
+            "verdict IN ('A','B','tie','unparsable','failed')", name="canary_verdicts_verdict"
+        ),
+    )
+    canary_id: Mapped[str] = mapped_column(ForeignKey("canaries.id"), primary_key=True)
+    content_sha256: Mapped[str] = mapped_column(primary_key=True, doc="Of the whole question.")
+    arm: Mapped[str] = mapped_column(primary_key=True, doc="incumbent | canary")
+    verdict: Mapped[str] = mapped_column(doc="A | B | tie | unparsable | failed (no answer)")
+    confidence: Mapped[float | None]
+    ab: Mapped[str | None] = mapped_column(doc="Verdict of order AB, in the request's letters.")
+    ba: Mapped[str | None] = mapped_column(doc="Of order BA, too; null: not asked.")
+    judgments: Mapped[int] = mapped_column(doc="Votes over both orders.")
+    parse_failures: Mapped[int] = mapped_column(doc="Of them.")
+    seconds: Mapped[float | None] = mapped_column(doc="In the engine; null: from the cache.")
+    created_at: Mapped[dt.datetime] = _created()
+
+
+class LoggedVerdict(Base):
+    """One answer of /judge; written only where SELFTAUGHT_VERDICT_LOG asks for it."""
+
+    __tablename__ = "verdicts"
+    __table_args__ = (
+        Index("verdicts_created", "created_at"),
+        Index("verdicts_version", "version_id", "id"),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[dt.datetime]
+    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    alias: Mapped[str | None] = mapped_column(doc="name:alias it came by; null: an exact version.")
+    canary_id: Mapped[str | None] = mapped_column(doc="If a canary's version answered.")
+    template: Mapped[str]
+    template_sha256: Mapped[str]
+    verdict: Mapped[str] = mapped_column(doc="A | B | tie | unparsable")
+    confidence: Mapped[float]
+    orders_agree: Mapped[bool | None]
+    orders: Mapped[list[JSON]] = mapped_column(JSONB, doc="[{order, verdict, share}]")
+    votes: Mapped[int]
+    parse_failures: Mapped[int]
+    prompt_tokens: Mapped[int]
+    completion_tokens: Mapped[int]
+    cached: Mapped[bool]
+    total_seconds: Mapped[float]
+    queue_seconds: Mapped[float]
+    engine_seconds: Mapped[float]
+    content_sha256: Mapped[str] = mapped_column(doc="Of the whole question.")
+    texts: Mapped[JSON | None] = mapped_column(
+        doc="Null unless texts are stored: instruction or messages, response_a, response_b, "
+        "reference, rubric, reasoning {order: text}."
+    )
+    request_id: Mapped[str | None]

@@ -15,7 +15,7 @@ from typing import Annotated, Any, cast
 
 import aiohttp
 import orjson
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, FastAPI, Header, Request, Response
 
 from selftaught import sse
 from selftaught.contracts import (
@@ -43,6 +43,8 @@ LOST_SECONDS = 2.0
 """A replica that could not be reached is asked last for so long."""
 PATIENCE = 5.0
 """Seconds that a call waits for a replica to come back, if none can be reached."""
+PREPARE_SECONDS = 30.0
+"""So long an evaluator may take to open a version before the move goes on without it."""
 SPARE = 10.0
 """Seconds beyond a call's own timeout, which the evaluator keeps."""
 _DOCS = problem_docs(404, 409, 429, 502, 503, 504)
@@ -128,6 +130,31 @@ class Evaluators:
                     raise Unreachable(str(problem)) from problem
                 await asyncio.sleep(0.1)
 
+    async def prepare(self, version_id: str) -> str | None:
+        """Have every replica open a version; why one never can, or None.
+
+        Replicas that do not answer, or not within PREPARE_SECONDS, keep nobody from going on.
+        """
+        asked = [self._prepare(replica, version_id) for replica in self._replicas]
+        reasons = await asyncio.gather(*asked)
+        return next((reason for reason in reasons if reason is not None), None)
+
+    async def _prepare(self, replica: Replica, version_id: str) -> str | None:
+        timeout = aiohttp.ClientTimeout(total=PREPARE_SECONDS, sock_connect=PATIENCE)
+        body = {"version": version_id}
+        try:
+            async with self._session.post(
+                replica.url + "/prepare", json=body, timeout=timeout, allow_redirects=False
+            ) as answer:
+                if answer.status not in (500, 502):  # 503 and others: perhaps later
+                    return None
+                return str((await answer.json(content_type=None))["detail"])
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            logger.warning("%s did not prepare %s: %r", replica.url, version_id, error)
+            return None
+        except (ValueError, KeyError, TypeError):
+            return f"the evaluator answered {answer.status}"
+
     def _best(self) -> Replica:
         """One that was not lost just now, with the fewest calls."""
         now = time.monotonic()
@@ -162,6 +189,14 @@ async def _events(answer: aiohttp.ClientResponse, rid: str) -> AsyncIterator[byt
         logger.warning("request %s: an evaluator was lost: %s", rid, error)
     if not last:
         yield sse.event("error", orjson.loads(lost.body))
+
+
+async def prepare(app: FastAPI, version_id: str) -> None:
+    """Have the evaluators open a version before callers are sent to it. Raises Refused."""
+    reason = await cast(Evaluators, app.state.evaluators).prepare(version_id)
+    if reason is not None:
+        detail = f"an evaluator cannot open this version: {reason}"
+        raise Refused(409, "version_unservable", detail, param="version")
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from selftaught import http
 from selftaught.settings import get_settings
 from services.api import (
     batches,
+    canaries,
     data,
     datasets,
     engines,
@@ -28,6 +29,7 @@ from services.api import (
     recipes,
     reviews,
     templates,
+    verdicts,
 )
 
 RESOURCES = (
@@ -39,6 +41,8 @@ RESOURCES = (
     recipes,
     templates,
     models,
+    canaries,
+    verdicts,
     evaluations,
     reviews,
     engines,
@@ -57,6 +61,8 @@ TAGS = {
     "recipes": "All settings of a job, under a name.",
     "templates": "What models are asked with. A name never changes its content.",
     "models": "Immutable versions, and the aliases that point at them.",
+    "canaries": "A version tried on a share of an alias's calls, before it leads.",
+    "verdicts": "The log of answers, if it is on, and where each came from.",
     "evaluations": "A version on a benchmark, and two of them compared.",
     "reviews": "People look at a version's judgments, blind; how well it agrees with them.",
     "judge": "Which response is better, how good is one, which is the best of many.",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Response
+from anyio import from_thread
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -29,6 +30,7 @@ from selftaught.registry import UnknownName, resolve_recipe
 from selftaught.work import pipeline
 from services.api import problems, views
 from services.api.deps import LARGEST, Cursor, Limit, StorableBody
+from services.api.judge import prepare
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -128,23 +130,30 @@ def get_alias(name: Name, alias: AliasName, response: Response) -> AliasOut:
 
 
 @router.put(
-    "/{name}/aliases/{alias}", responses=problem_docs(404, 412), dependencies=[StorableBody]
+    "/{name}/aliases/{alias}", responses=problem_docs(404, 409, 412), dependencies=[StorableBody]
 )
 def put_alias(
     name: Name,
     alias: AliasName,
     body: AliasIn,
+    request: Request,
     response: Response,
     if_match: IfMatch = None,
     if_none_match: IfNoneMatch = None,
 ) -> AliasOut:
-    """Point an alias at a version. `/judge` follows at once."""
+    """Point an alias at a version. `/judge` follows at once.
+
+    The evaluators open the version first, so that no call waits for it; one that cannot be opened
+    is refused with 409, unless `prepare` is false. A move ends the alias's canary.
+    """
     expected = _revision(if_match)
     if if_none_match is not None:
         if if_none_match.strip() != "*" or expected is not None:
             detail = "If-None-Match can only be *, and not beside If-Match"
             raise Refused(422, "invalid_request", detail, param="If-None-Match")
         expected = 0
+    if body.prepare:
+        _prepare(request, name, alias, body.version)
     with transaction() as session:
         row = aliases.move(session, name, alias, body.version, body.reason, expected)
         return _answer(session, row, response)
@@ -159,6 +168,16 @@ def roll_back_alias(
     with transaction() as session:
         row = aliases.rollback(session, name, alias, expected_revision=expected)
         return _answer(session, row, response)
+
+
+def _prepare(request: Request, name: str, alias: str, number: int) -> None:
+    """Have evaluators open what the alias is to name, outside any transaction. Raises Refused."""
+    aliases.check_name(alias)
+    with transaction() as session:
+        version = aliases.get_version(session, name, number)
+        row = session.get(Alias, (name, alias))
+    if row is None or row.version_id != version.id:
+        from_thread.run(prepare, request.app, version.id)
 
 
 def _answer(session: Session, row: Alias, response: Response) -> AliasOut:

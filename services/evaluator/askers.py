@@ -46,6 +46,10 @@ class Asker(Protocol):
         """As Engine.generate. Cancelling it ends its work, as far as that has not begun."""
         ...
 
+    async def warm(self) -> None:
+        """Do what the first call would wait for; raises what a call would."""
+        ...
+
     async def close(self) -> None:
         """Give connections back; it is not asked afterwards."""
         ...
@@ -81,6 +85,9 @@ class Together:
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
         return await call.answer
+
+    async def warm(self) -> None:
+        """See Asker; the weights are loaded."""
 
     async def close(self) -> None:
         """See Asker; the weights belong to the engine."""
@@ -191,6 +198,11 @@ class Streamed:
         held = await asyncio.shield(self._held)
         completions, began = await held.ask(requests, sampling)
         return Answered(completions, began - came, time.perf_counter() - began)
+
+    async def warm(self) -> None:
+        """See Asker: one token, which comes when a server is there and answers as the version."""
+        hello = Request([{"role": "user", "content": "Hello."}], seed=0)
+        await self.ask([hello], SamplingSettings(temperature=0, max_tokens=1))
 
     async def close(self) -> None:
         """See Asker."""

@@ -18,7 +18,6 @@ from typing import Any
 
 import orjson
 from anyio import to_thread
-from sqlalchemy import select
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from selftaught.contracts import (
@@ -34,10 +33,11 @@ from selftaught.contracts import (
     ScoreIn,
 )
 from selftaught.database import transaction
-from selftaught.database.tables import Alias, ModelVersion
+from selftaught.database.tables import ModelVersion
 from selftaught.fences import fence_key
+from selftaught.ids import new_id
 from selftaught.inference import Completion, Engine, InferenceError, Request
-from selftaught.inference.factory import KEPT, forget_engine
+from selftaught.inference.factory import KEPT
 from selftaught.judging import JudgeTemplate, ScoreTemplate
 from selftaught.registry import judge_template, score_template
 from selftaught.settings import get_settings
@@ -45,8 +45,10 @@ from selftaught.store import StoreError
 from selftaught.versions import open_version
 from services.evaluator.askers import Answered, Asker, asker
 from services.evaluator.live import Live
-from services.evaluator.lookup import Lookup
+from services.evaluator.lookup import Lookup, Named
+from services.evaluator.opened import Opened, named_versions, news
 from services.evaluator.ranking import rank
+from services.evaluator.recorder import Recorder
 from services.evaluator.ruling import (
     requests_of,
     ruling,
@@ -55,6 +57,7 @@ from services.evaluator.ruling import (
     score_requests,
 )
 from services.evaluator.sharing import Fresh, InFlight
+from services.evaluator.traffic import Traffic
 
 logger = logging.getLogger(__name__)
 
@@ -91,16 +94,20 @@ class Judge:
         self.limit = in_flight
         self.now = 0
         self._answers = _Answers(cache_bytes)
+        self.recorder = Recorder()
+        self.traffic = Traffic(self._judged, lambda: self.now * 2 > self.limit, self.recorder)
         self._lookup = Lookup(get_settings().database_url)
-        self._aliases: Fresh[str | None, str] = Fresh(self._lookup.version_id)
+        self._aliases: Fresh[str | None, Named] = Fresh(self._lookup.named)
         self._calls: InFlight[bytes, Answered] = InFlight()
         self._key: bytes | None = None
         self._versions: OrderedDict[str, ModelVersion] = OrderedDict()
         self._templates: dict[str, JudgeTemplate] = {}
         self._score_templates: dict[str, ScoreTemplate] = {}
-        self._models: OrderedDict[str, asyncio.Task[tuple[Engine, Asker]]] = OrderedDict()
+        self._opened = Opened(_load)
 
-    async def judge(self, question: JudgeIn, live: Live | None = None) -> JudgeOut:
+    async def judge(
+        self, question: JudgeIn, request_id: str | None = None, live: Live | None = None
+    ) -> JudgeOut:
         """The verdict on a pair of responses; the same question to the same version, the same
         answer. `live` hears the reasoning as it is written.
 
@@ -109,9 +116,8 @@ class Judge:
         """
         started = time.perf_counter()
         async with self._admitted(question):
-            version = await self._resolve(question)
-            found, answer = await self._rule(version, question, live)
-        return JudgeOut(**found.model_dump(), **_told(answer, started))
+            named = await self._aliases.get(question.model)
+            return await self.traffic.judge(question, named, request_id, started, live)
 
     async def score(self, question: ScoreIn) -> ResponseScore:
         """How good one response is: the mean of as many scores as votes."""
@@ -148,22 +154,63 @@ class Judge:
         What cannot be opened is logged; who asks for it is told.
         """
         try:
-            versions = await to_thread.run_sync(_named)
+            versions = await self._look_at_names()
         except (OperationalError, InterfaceError) as error:
             logger.warning("no warm-up without Postgres: %s", error)
             return
-        for version in versions:
+        for version in versions[:KEPT]:
             try:
-                await self._open(version)
+                await self._opened.get(version)
             except (InferenceError, StoreError) as error:
                 logger.warning("no warm-up of %s: %s", version.ref, error)
+
+    async def prepare(self, version_id: str) -> ModelVersion:
+        """Open a version, and see that its engine answers, so that no call waits for it.
+
+        Raises NoResultFound (no such version), InferenceErrors, StoreError.
+        """
+        version = await self._version(version_id)
+        ready = await self._opened.get(version)
+        await ready.warm()
+        return version
+
+    @asynccontextmanager
+    async def background(self) -> AsyncIterator[None]:
+        """Writes down what is recorded, and opens versions that come to be named, in the block."""
+        tasks = [asyncio.create_task(self.recorder.run()), asyncio.create_task(self._follow())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.traffic.close()
+            await self.recorder.close()
 
     async def close(self) -> None:
         """Give connections back."""
         await self._lookup.close()
-        for model in self._models.values():
-            if model.done() and model.exception() is None:
-                await model.result()[1].close()
+        await self._opened.close()
+
+    async def _follow(self) -> None:
+        """Open what aliases and canaries name, as soon as they do."""
+        async for told in news(get_settings().database_url):
+            try:
+                named = [version.id for version in await self._look_at_names()]
+            except (OperationalError, InterfaceError) as error:
+                logger.warning("versions that are named now are not opened: %s", error)
+                continue
+            for version_id in named[:KEPT] if told is None else {told} & set(named):
+                try:
+                    await self.prepare(version_id)
+                except Exception as error:  # noqa: BLE001 who asks for it is told
+                    logger.warning("%s is not open yet: %s: %s", version_id, type(error), error)
+
+    async def _look_at_names(self) -> list[ModelVersion]:
+        """Versions that are named now, newest first; they stay open rather than others."""
+        versions = await to_thread.run_sync(named_versions)
+        self._opened.named = frozenset(version.id for version in versions)
+        return versions
 
     @asynccontextmanager
     async def _admitted(self, question: Asked) -> AsyncIterator[None]:
@@ -184,7 +231,14 @@ class Judge:
             self.now -= 1
 
     async def _resolve(self, question: Asked) -> ModelVersion:
-        return await self._version(await self._aliases.get(question.model))
+        return await self._version((await self._aliases.get(question.model)).version_id)
+
+    async def _judged(
+        self, version_id: str, question: JudgeIn, started: float, live: Live | None
+    ) -> JudgeOut:
+        """See traffic.Rule."""
+        found, answer = await self._rule(await self._version(version_id), question, live)
+        return JudgeOut(id=new_id("vdt"), **found.model_dump(), **_told(answer, started))
 
     async def _rule(
         self, version: ModelVersion, question: JudgeIn, live: Live | None = None
@@ -252,37 +306,13 @@ class Judge:
     async def _ask(
         self, version: ModelVersion, requests: Sequence[Request], sampling: SamplingSettings
     ) -> Answered:
-        ready = await self._open(version)
+        ready = await self._opened.get(version)
         return await ready.ask(requests, sampling)
-
-    async def _open(self, version: ModelVersion) -> Asker:
-        model = self._models.get(version.id)
-        if model is None:
-            while len(self._models) >= KEPT:  # the one asked longest ago makes room
-                _, oldest = self._models.popitem(last=False)
-                if oldest.done() and oldest.exception() is None:
-                    forget_engine(oldest.result()[0])
-            model = self._models[version.id] = asyncio.create_task(_load(version))
-        self._models.move_to_end(version.id)
-        try:
-            _, ready = await asyncio.shield(model)
-        except Exception:
-            if self._models.get(version.id) is model:
-                del self._models[version.id]  # the next call tries again
-            raise
-        return ready
 
 
 def _row(version_id: str) -> ModelVersion:
     with transaction() as session:
         return session.get_one(ModelVersion, version_id)
-
-
-def _named() -> list[ModelVersion]:
-    with transaction() as session:
-        named = select(Alias.version_id)
-        query = select(ModelVersion).where(ModelVersion.id.in_(named))
-        return list(session.scalars(query.order_by(ModelVersion.created_at.desc()).limit(KEPT)))
 
 
 async def _load(version: ModelVersion) -> tuple[Engine, Asker]:

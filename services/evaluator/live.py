@@ -44,19 +44,23 @@ class Live:
         template: JudgeTemplate,
         requests: Sequence[Request],
     ) -> list[Request]:
-        """The call is about to ask the engine: the same requests, listened to."""
+        """The call is about to ask the engine: the same requests, listened to.
+
+        A second time if it asks another version, because a canary's failed; the first one is not
+        heard any more.
+        """
         orders = list(orders_of(question))
-        self._start = JudgeStart(
+        start = self._start = JudgeStart(
             model=version.ref,
             template=template.name,
             template_sha256=template.sha256,
             orders=orders,
         )
         self._texts = dict.fromkeys(orders, "")
-        self._sent = dict.fromkeys(orders, "")
+        self._sent = dict.fromkeys(orders, "") | self._sent
         self._changed.set()
         return [
-            replace(request, hear=self._listener(order))
+            replace(request, hear=self._listener(start, order))
             for order, request in zip(orders, requests, strict=True)
         ]
 
@@ -76,9 +80,12 @@ class Live:
     ) -> AsyncIterator[bytes]:
         """From `start` to `verdict` or `error`."""
         assert self._start is not None
-        yield _event("start", self._start)
+        told: JudgeStart | None = None
         while not call.done():
             self._changed.clear()
+            if told is not self._start:
+                told = self._start
+                yield _event("start", told)
             for piece in self._news(final=False):
                 yield piece
             try:
@@ -86,6 +93,8 @@ class Live:
                     await self._changed.wait()
             except TimeoutError:
                 yield KEEP_ALIVE
+        if told is not self._start:
+            yield _event("start", self._start)
         error = call.exception()
         if error is None:
             for piece in self._news(final=True):
@@ -96,9 +105,9 @@ class Live:
         else:
             raise error
 
-    def _listener(self, order: Order) -> Hear:
+    def _listener(self, start: JudgeStart, order: Order) -> Hear:
         def hear(text: str) -> None:
-            self._loop.call_soon_threadsafe(self._heard, order, text)
+            self._loop.call_soon_threadsafe(self._heard, start, order, text)
 
         return hear
 
@@ -107,9 +116,10 @@ class Live:
             call.exception()  # seen, also if the client has left before it could be told
         self._changed.set()
 
-    def _heard(self, order: Order, text: str) -> None:
-        self._texts[order] = text
-        self._changed.set()
+    def _heard(self, start: JudgeStart, order: Order, text: str) -> None:
+        if start is self._start:
+            self._texts[order] = text
+            self._changed.set()
 
     def _news(self, final: bool) -> Iterator[bytes]:
         """What has been written since the last time. An engine that writes a text anew (its server

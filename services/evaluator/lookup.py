@@ -1,4 +1,5 @@
-"""Which version a reference means now: one statement over a connection that the event loop holds.
+"""Which version a reference means now, and which canary is beside it: one statement over a
+connection that the event loop holds.
 
 A call of /judge waits for it, so it must cost little: a tenth of what a thread and a transaction of
 SQLAlchemy do. Whatever is not a plain hit is left to selftaught.aliases, which knows every error.
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, LiteralString
 
 import psycopg
 from anyio import to_thread
@@ -21,6 +24,32 @@ SECONDS = 10.0
 """After this long without an answer the connection is given up."""
 
 
+_LOOK: LiteralString = """
+    SELECT a.version_id, a.model || ':' || a.alias, c.id, c.version_id, c.mode, c.share
+    FROM aliases a
+    LEFT JOIN canaries c ON c.model = a.model AND c.alias = a.alias AND c.ended_at IS NULL
+"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A living canary; mode: share | shadow."""
+
+    id: str
+    version_id: str
+    mode: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a reference means. `alias`: as name:alias; None for an exact version."""
+
+    version_id: str
+    alias: str | None = None
+    trial: Trial | None = None
+
+
 class Lookup:
     """Asks Postgres at `url` (SQLAlchemy's)."""
 
@@ -28,23 +57,23 @@ class Lookup:
         self._url = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
         self._connection: psycopg.AsyncConnection | None = None
         self._opening = asyncio.Lock()
-        self._exact: dict[str, str] = {}
+        self._exact: dict[str, Named] = {}
 
-    async def version_id(self, ref: str | None) -> str:
-        """As aliases.resolve_id. Raises AliasError, DatabaseLost."""
+    async def named(self, ref: str | None) -> Named:
+        """As aliases.resolve_id, and the alias's canary. Raises AliasError, DatabaseLost."""
         if ref in self._exact:
             return self._exact[ref]
         found = None
         model, colon, pointer = (ref or "").partition(":")
         if ref is None:
-            rows = await self._rows("SELECT version_id FROM aliases WHERE alias = %s", "latest")
+            rows = await self._rows(_LOOK + "WHERE a.alias = %s", "latest")
             found = rows[0] if len(rows) == 1 else None
         elif "\0" not in ref and not pointer.isdigit():
-            query = "SELECT version_id FROM aliases WHERE model = %s AND alias = %s"
+            query = _LOOK + "WHERE a.model = %s AND a.alias = %s"
             rows = await self._rows(query, model, pointer if colon else "latest")
             found = rows[0] if rows else None
         if found is None:
-            found = await to_thread.run_sync(_resolve, ref)
+            found = Named(await to_thread.run_sync(_resolve, ref))
             if pointer.isdigit():
                 self._exact[str(ref)] = found  # a number means the same version forever
         return found
@@ -54,15 +83,15 @@ class Lookup:
         if self._connection is not None:
             await self._connection.close()
 
-    async def _rows(self, query: str, *values: str) -> list[str]:
-        """The first column. A connection that has been lost meanwhile is opened anew, once."""
+    async def _rows(self, query: LiteralString, *values: str) -> list[Named]:
+        """What _LOOK finds. A connection that has been lost meanwhile is opened anew, once."""
         for last in (False, True):
             connection = None
             try:
                 async with asyncio.timeout(SECONDS):
                     connection = await self._open()
                     cursor = await connection.execute(query, values)
-                    return [row[0] for row in await cursor.fetchall()]
+                    return [_named(*row) for row in await cursor.fetchall()]
             except (psycopg.OperationalError, TimeoutError) as error:
                 if connection is not None:
                     with suppress(psycopg.Error):
@@ -78,6 +107,10 @@ class Lookup:
                     self._url, autocommit=True, application_name="selftaught-judge"
                 )
             return self._connection
+
+
+def _named(version_id: str, alias: str, canary: str | None, *trial: Any) -> Named:
+    return Named(version_id, alias, None if canary is None else Trial(canary, *trial))
 
 
 def _resolve(ref: str | None) -> str:

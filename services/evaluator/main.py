@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from sqlalchemy.exc import NoResultFound
 
 import selftaught
 from selftaught import http
@@ -15,6 +16,8 @@ from selftaught.contracts import (
     JudgeIn,
     JudgeOut,
     Latency,
+    Prepare,
+    Prepared,
     RankIn,
     Ranking,
     ResponseScore,
@@ -47,7 +50,8 @@ def create_app() -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await judge.warm_up()
-        yield
+        async with judge.background():
+            yield
         await judge.close()
 
     app = FastAPI(
@@ -74,6 +78,8 @@ def create_app() -> FastAPI:
     seconds = Histogram("selftaught_judge_seconds", "Latency by part.", ["part"], registry=registry)
     gauge = Gauge("selftaught_judge_in_flight", "Calls being answered.", registry=registry)
     gauge.set_function(lambda: judge.now)
+    registry.register(judge.recorder.dropped)
+    registry.register(judge.traffic.shadows)
     http.install(app, registry, streaming=frozenset())
     app.add_exception_handler(InferenceError, _on_inference_error)
 
@@ -88,7 +94,7 @@ def create_app() -> FastAPI:
 
         async def judged(listener: live.Live | None = None) -> JudgeOut:
             with refusals():
-                out = await judge.judge(body, listener)
+                out = await judge.judge(body, request_id(request), listener)
             verdicts.labels(out.model, out.verdict, str(out.cached).lower()).inc()
             seen(out.latency, out.cached)
             return out
@@ -110,6 +116,18 @@ def create_app() -> FastAPI:
         """Which responses are better than which?"""
         with refusals():
             return await http.while_connected(request, judge.rank(body))
+
+    @app.post(
+        "/prepare", name="prepare", tags=["operations"], responses=problem_docs(404, 502, 503)
+    )
+    async def prepare(body: Prepare) -> Prepared:
+        """Open a version before an alias names it; the gateway asks."""
+        try:
+            version = await judge.prepare(body.version)
+        except NoResultFound as error:
+            detail = f"there is no version {body.version!r}"
+            raise Refused(404, "unknown_model", detail, param="version") from error
+        return Prepared(model=version.ref)
 
     @app.get("/healthz", tags=["operations"])
     async def healthz() -> Alive:

@@ -130,7 +130,7 @@ WRITTEN = {"AB": "because\n[[A]]", "BA": "well\n[[B]]"}
 
 def same(verdict: dict[str, Any]) -> dict[str, Any]:
     """What two answers to the same question share."""
-    return {key: verdict[key] for key in verdict.keys() - {"latency", "cached"}}
+    return {key: verdict[key] for key in verdict.keys() - {"id", "latency", "cached"}}
 
 
 def test_text_comes_before_the_engine_has_ended_and_then_the_plain_answer(

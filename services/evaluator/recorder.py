@@ -1,0 +1,134 @@
+"""What is written down about answers, off their way: rows wait in memory and go out together.
+
+An answer never waits for them. Where more wait than there is room for, because Postgres is away or
+slow, rows are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from typing import Any
+
+from anyio import to_thread
+from prometheus_client import Counter
+from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from selftaught.database import transaction
+from selftaught.database.tables import CanaryVerdict, LoggedVerdict
+from selftaught.settings import get_settings
+
+logger = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 0.5
+RETRY_SECONDS = 2.0
+SWEEP_SECONDS = 60.0
+BATCH = 500
+"""Rows of one transaction, written or deleted."""
+ROOM = 32 * 2**20
+"""Bytes of rows that may wait, about."""
+
+Kind = type[LoggedVerdict] | type[CanaryVerdict]
+Row = dict[str, Any]
+
+SWEEP = text(
+    """
+    DELETE FROM verdicts WHERE id IN (
+        SELECT id FROM verdicts WHERE created_at < clock_timestamp() - make_interval(secs => :age)
+        LIMIT :batch FOR UPDATE SKIP LOCKED
+    ) RETURNING id
+    """
+)
+
+
+class Recorder:
+    """Lives in one event loop, but for its counter."""
+
+    def __init__(self) -> None:
+        self.dropped = Counter(
+            "selftaught_verdict_rows_dropped",
+            "Rows about verdicts that were not written, for want of room or by an error.",
+            registry=None,
+        )
+        self._waiting: deque[tuple[Kind, Row, int]] = deque()
+        self._size = 0
+        self._writing = asyncio.Lock()
+
+    def put(self, kind: Kind, row: Row) -> None:
+        """Write a row soon; drop it if too much waits."""
+        size = _size(row)
+        if self._size + size > ROOM:
+            self.dropped.inc()
+            return
+        self._waiting.append((kind, row, size))
+        self._size += size
+
+    async def run(self) -> None:
+        """Write what waits, and delete what is too old, until cancelled."""
+        swept = 0.0
+        while True:
+            try:
+                await self.flush()
+                if time.monotonic() - swept > SWEEP_SECONDS:
+                    swept = time.monotonic()
+                    await to_thread.run_sync(sweep)
+            except (OperationalError, InterfaceError) as error:
+                logger.warning("verdicts wait for Postgres: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(FLUSH_SECONDS)
+
+    async def flush(self) -> None:
+        """Write all that waits. Raises OperationalError, InterfaceError: it waits on."""
+        async with self._writing:
+            while batch := [self._waiting[i] for i in range(min(BATCH, len(self._waiting)))]:
+                try:
+                    await to_thread.run_sync(_write, [(kind, row) for kind, row, _ in batch])
+                except (OperationalError, InterfaceError):
+                    raise
+                except Exception:
+                    logger.exception("%d rows about verdicts could not be written", len(batch))
+                    self.dropped.inc(len(batch))
+                for _, _, size in batch:
+                    self._waiting.popleft()
+                    self._size -= size
+
+    async def close(self) -> None:
+        """Write what waits, if Postgres is there; else drop it."""
+        try:
+            await self.flush()
+        except (OperationalError, InterfaceError) as error:
+            logger.warning("%d rows about verdicts are lost: %s", len(self._waiting), error)
+            self.dropped.inc(len(self._waiting))
+
+
+def _write(rows: list[tuple[Kind, Row]]) -> None:
+    """A row that is there already stays: a try that failed at its end may have written it."""
+    with transaction() as session:
+        for kind in (LoggedVerdict, CanaryVerdict):
+            if found := [row for mine, row in rows if mine is kind]:
+                session.execute(insert(kind).on_conflict_do_nothing(), found)
+
+
+def sweep() -> int:
+    """Delete logged verdicts that are older than the settings keep them; returns how many."""
+    age = get_settings().verdict_log_days * 86400
+    gone = 0
+    while True:
+        with transaction() as session:
+            found = len(session.execute(SWEEP, {"age": age, "batch": BATCH}).all())
+        gone += found
+        if found < BATCH:
+            return gone
+
+
+def _size(value: Any) -> int:
+    """About the bytes that a row takes in memory."""
+    if isinstance(value, str):
+        return 80 + (len(value) if value.isascii() else 4 * len(value))
+    if isinstance(value, dict):
+        return 200 + sum(_size(part) for part in value.values())
+    return sum(_size(part) for part in value) if isinstance(value, list) else 50
