@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from http import HTTPStatus
 from itertools import chain, islice
 
 from selftaught.contracts import BatchLine, BatchResult, BatchSettings, JudgeIn, Problem
@@ -46,9 +47,8 @@ def judge(
             result.result = ruling(question, version, template, found)
         except TooLong as error:
             counts["failed"] += 1
-            result.error = Problem(
-                title="Unprocessable Content", status=422, code="too_long", detail=str(error)
-            )
+            title = HTTPStatus.UNPROCESSABLE_ENTITY.phrase
+            result.error = Problem(title=title, status=422, code="too_long", detail=str(error))
         else:
             counts["completed"] += 1
             counts[f"verdict_{result.result.verdict}"] += 1
