@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -40,13 +41,10 @@ LINEAGE = {
 
 
 class Writer(Engine):
-    """Writes what it answers letter by letter, or `drafts` one by one, each when it may; ends when
-    it may."""
+    """Writes what it answers letter by letter, and ends when it may."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.drafts: list[str] = []
-        self.next = threading.Semaphore(0)
         self.end = threading.Event()
         self.end.set()
 
@@ -54,13 +52,8 @@ class Writer(Engine):
         answers = super().generate(requests, sampling)
         for request, (vote, *_) in zip(requests, answers, strict=True):
             for end in range(1, len(vote.text) + 1):
-                if request.hear is not None and not self.drafts:
-                    request.hear(vote.text[:end])
-        for draft in self.drafts:
-            assert self.next.acquire(timeout=30)
-            for request in requests:
                 if request.hear is not None:
-                    request.hear(draft)
+                    request.hear(vote.text[:end])
         assert self.end.wait(30)
         return answers
 
@@ -239,25 +232,21 @@ def test_a_pair_that_is_too_long_and_a_time_that_is_over(
     assert (problem["status"], problem["code"]) == (422, "too_long")
 
 
-def test_a_text_that_is_written_anew(evaluator: httpx.Client, engine: Writer) -> None:
-    """A server that died: what it wrote before is not sent twice; if it differs, that is said."""
-    engine.drafts = ["one", "one two", "o", "one t", "one two three", "one too", "one too many"]
-    engine.say = {0: ["one too many [[A]]"]}
-    with evaluator.stream("POST", "/judge", json={**STREAM, "both_orders": False}) as response:
-        events = read(response)
-        assert next(events)[0] == "start"
-        for draft, pieces in zip(
-            engine.drafts,
-            [["one"], [" two"], [], [], [" three"], ["one too"], [" many"]],
-            strict=True,
-        ):
-            engine.next.release()
-            if draft == "one too":
-                assert next(events) == ("restart", {"order": "AB"})
-            for piece in pieces:
-                assert next(events) == ("delta", {"order": "AB", "text": piece})
-        assert next(events) == ("delta", {"order": "AB", "text": " [[A]]"})
-        assert next(events)[0] == "verdict"
+def test_equal_calls_in_flight_are_not_one_with_a_stream(
+    evaluator: httpx.Client, engine: Writer
+) -> None:
+    engine.end.clear()
+    with ThreadPoolExecutor(1) as pool:
+        plain = pool.submit(evaluator.post, "/judge", json=GOOD_FIRST)
+        assert engine.begun.acquire(timeout=30)
+        with evaluator.stream("POST", "/judge", json=STREAM) as response:
+            events = read(response)
+            assert next(events)[0] == "start"
+            engine.end.set()
+            last = list(events)
+        assert texts(last) == WRITTEN and not last[-1][1]["cached"]
+        assert same(last[-1][1]) == same(plain.result(30).json())
+    assert len(engine.asked) == 2
 
 
 def test_who_waits_hears_that_somebody_is_there(
