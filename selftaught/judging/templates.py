@@ -69,13 +69,14 @@ class _Prompt(Contract):
         return tuple(dict.fromkeys(_BORDER.findall(self.user)))
 
     def _fenced(self, values: Mapping[str, str], key: bytes) -> list[Message]:
-        """:meth:`_messages` with values that are data: see :mod:`selftaught.judging.fencing`."""
+        """:meth:`fill` with values that are data: see :mod:`selftaught.judging.fencing`."""
         shown = {name: neutralise(value, self.marks) for name, value in values.items()}
         if "{fence}" in self.user:
             shown["fence"] = fence(shown.values(), key)
-        return self._messages(shown)
+        return self.fill(shown)
 
-    def _messages(self, values: Mapping[str, str]) -> list[Message]:
+    def fill(self, values: Mapping[str, str]) -> list[Message]:
+        """Chat messages with these values as they are, one for each placeholder."""
         filled = _PLACEHOLDER.sub(lambda match: values[match.group(1)], self.user)
         system = [{"role": "system", "content": self.system}] if self.system else []
         return [*system, {"role": "user", "content": filled}]
@@ -152,7 +153,7 @@ class BestOfFourTemplate(_Prompt):
         """Chat messages that show four responses in this order."""
         named = zip("abcd", responses, strict=True)
         shown = {f"response_{letter}": response for letter, response in named}
-        return self._messages({"instruction": instruction, **shown})
+        return self.fill({"instruction": instruction, **shown})
 
 
 class RatingTemplate(_Prompt):
@@ -167,7 +168,7 @@ class RatingTemplate(_Prompt):
 
     def render(self, instruction: str, response: str) -> list[Message]:
         """Chat messages that show one response."""
-        return self._messages({"instruction": instruction, "response": response})
+        return self.fill({"instruction": instruction, "response": response})
 
 
 class ScoreTemplate(_Prompt):
@@ -229,7 +230,7 @@ class ModifyTemplate(_Prompt):
 
     def render(self, instruction: str, response: str = "") -> list[Message]:
         """Chat messages that ask for a modification of this instruction."""
-        return self._messages({"instruction": instruction, "response": response})
+        return self.fill({"instruction": instruction, "response": response})
 
     def read(self, reply: str) -> Modification | None:
         """The modification in a reply; None unless each mark stands there exactly once, in order.
@@ -280,7 +281,7 @@ class LabelTemplate(_Prompt):
 
     def render(self, instruction: str) -> list[Message]:
         """Chat messages that ask for the labels of this instruction."""
-        return self._messages({"instruction": instruction})
+        return self.fill({"instruction": instruction})
 
     def read(self, reply: str) -> Label | None:
         """The label in a reply; None if a line is missing, stands there twice or says nonsense."""

@@ -90,7 +90,7 @@ def test_the_shipped_pairs_are_shown_byte_for_byte() -> None:
             "response_a": row["chosen"],
             "response_b": row["rejected"],
         }
-        assert template.show(row, "AB") == template._messages(values)
+        assert template.show(row, "AB") == template.fill(values)
 
 
 def test_marks_that_cannot_be_broken_are_left() -> None:
