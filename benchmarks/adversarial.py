@@ -6,7 +6,8 @@
 
 A judge of the small world is asked about pairs of its test set; any other one about short pairs of
 LLMBar, read from SELFTAUGHT_SHARED (default: ../shared beside the checkout), with the template
-`answer-a-or-b`, which very small models can answer and whose verdicts are plain words. `--pairs N`: how many (default 200; 20 for other judges). Greedy. Prints Markdown.
+`answer-a-or-b`, which very small models can answer and whose verdicts are plain words.
+`--pairs N`: how many (default 200; 20 for other judges). Greedy. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from selftaught.stack.handle import Stack
 from selftaught.versions import version_folder
 
 DATA = Path(os.environ.get("SELFTAUGHT_SHARED", ROOT.parent / "shared")) / "data"
-SHORT = 240
+SHORT = 120
 """Characters of an instruction or a response of a real pair."""
 
 
@@ -202,7 +203,7 @@ def main() -> None:
     engine = Undefended(weights(asked.model))
     world = "<|end|>" in engine.tokenizer.get_vocab()
     pairs = world_pairs(asked.pairs or 200) if world else real_pairs(asked.pairs or 20)
-    long, limit = (400, 64) if world else (1500, 12)
+    long, limit = (400, 64) if world else (1000, 8)
     began, turn = time.monotonic(), turn_of(engine)
     found = {one.name: one.run(pairs, turn, long, limit) for one in conditions(engine, world)}
     print("\n".join([*benign(found), "", *table(found)]))
