@@ -49,6 +49,10 @@ PAIRS = ROOT / "seeds" / "smallworld" / "data" / "dev.jsonl"
 ONLY = frozenset({"postgres", "redis", "migrations", "gateway", "evaluator", "relay", "trainer1"})
 SECONDS = 0.02
 AT_ONCE = 64
+WARM = 10
+"""Calls whose latency does not count."""
+MOST_ALONE = 50
+"""Calls of a real model one at a time, at most; a large one takes seconds for each."""
 ROUNDS = 5
 Body = dict[str, Any]
 Ask = Callable[[Body], Awaitable[None]]
@@ -226,15 +230,20 @@ async def over_http(
         async def empty() -> None:
             await post(http, f"{url.removesuffix('/v1')}/reset_prefix_cache", {})
 
-        await measure(direct, judging(stack, http), empty if reset else nothing, calls)
+        most = MOST_ALONE if reset else calls
+        await measure(direct, judging(stack, http), empty if reset else nothing, calls, most)
 
 
 async def measure(
-    direct: Ask, judge: Ask, reset: Callable[[], Awaitable[None]], calls: int
+    direct: Ask,
+    judge: Ask,
+    reset: Callable[[], Awaitable[None]],
+    calls: int,
+    most: int = MOST_ALONE,
 ) -> None:
-    """Print what the platform adds to one call, and the throughput of many."""
+    """Print what the platform adds to one call (of at most `most`), and the throughput of many."""
     source = questions()
-    await latency(direct, judge, list(islice(source, calls + 20)))
+    await latency(direct, judge, list(islice(source, min(calls, most) + WARM)))
     await throughput(direct, judge, reset, lambda: list(islice(source, calls)))
 
 
@@ -246,7 +255,7 @@ async def latency(direct: Ask, judge: Ask, source: list[Body]) -> None:
             began = time.perf_counter()
             await way(question)
             seconds[way].append(time.perf_counter() - began)
-    warm = {way: found[20:] for way, found in seconds.items()}
+    warm = {way: found[WARM:] for way, found in seconds.items()}
     added = [two - one for one, two in zip(warm[direct], warm[judge], strict=True)]
     print(f"one call at a time, {len(added)} pairs of calls; milliseconds:")
     for name, found in (("direct", warm[direct]), ("/judge", warm[judge]), ("added", added)):

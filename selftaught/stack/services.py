@@ -19,10 +19,10 @@ def _worker(name: str, queue: str, env: dict[str, str]) -> ProcessSpec:
     return ProcessSpec(name, (*celery, *options, *quiet), env=env, ready_text=" ready.")
 
 
-def _uvicorn(app: str, port: int) -> tuple[str, ...]:
+def _uvicorn(app: str, port: int, *options: str) -> tuple[str, ...]:
     # Event streams stay open for as long as the client likes: bound what a stop waits for.
     where = ["--host", "127.0.0.1", "--port", str(port), "--timeout-graceful-shutdown", "5"]
-    return (sys.executable, "-m", "uvicorn", app, *where)
+    return (sys.executable, "-m", "uvicorn", app, *where, *options)
 
 
 def evaluator_names(config: StackConfig) -> list[str]:
@@ -50,7 +50,8 @@ def services(
         *(
             ProcessSpec(
                 name,
-                _uvicorn("services.evaluator.main:app", port),
+                # Every call is in the gateway's log already.
+                _uvicorn("services.evaluator.main:app", port, "--no-access-log"),
                 env=cores,
                 tier=Tier.SERVICE,
                 url=f"http://127.0.0.1:{port}",
