@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from selftaught.keys_cli import app as keys_app
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -21,6 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+app.add_typer(keys_app, name="keys")
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -418,6 +421,38 @@ def plan(
     for line in refusals:
         errors.print(line, markup=False)
     raise typer.Exit(1 if refusals else 0)
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="name:number.")],
+    home: Home = DEFAULT_HOME,
+    alias: Annotated[str, typer.Option(help="The alias to move.")] = "latest",
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if a rule fails; needs a key and a reason.")
+    ] = False,
+    reason: Annotated[str | None, typer.Option(help="Why, for the record.")] = None,
+    key: Annotated[
+        str | None, typer.Option(envvar="SELFTAUGHT_API_KEY", help="API key to send.")
+    ] = None,
+) -> None:
+    """Move an alias to a version if it passes the gate; exits with 1 if it does not."""
+    from selftaught.client import ApiError, Client
+    from selftaught.demo import ensure_stack
+
+    model, _, number = version.rpartition(":")
+    if not model or not (number.isascii() and number.isdigit()):
+        raise typer.BadParameter(f"{version!r} is not name:number")
+    try:
+        with Client(ensure_stack(home.resolve(), errors), key=key) as client:
+            found = client.promote(model, int(number), alias=alias, force=force, reason=reason)
+    except ApiError as error:
+        errors.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+    for finding in found["findings"]:
+        console.print(f"{finding['rule']}: {finding['detail']}", markup=False)
+    how = "forced" if found["forced"] else "promoted"
+    console.print(f"{found['version']} {how} to {alias}", markup=False)
 
 
 @app.command()

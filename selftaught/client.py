@@ -27,10 +27,11 @@ class ApiError(Exception):
 
 
 class Client:
-    """Calls to one gateway, e.g. ``Client("http://127.0.0.1:8080")``."""
+    """Calls to one gateway, e.g. ``Client("http://127.0.0.1:8080")``; `key`: an API key to send."""
 
-    def __init__(self, base_url: str, timeout: float = 300.0) -> None:
-        self._http = httpx.Client(base_url=base_url, timeout=timeout)
+    def __init__(self, base_url: str, timeout: float = 300.0, key: str | None = None) -> None:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._http = httpx.Client(base_url=base_url, timeout=timeout, headers=headers)
 
     def __enter__(self) -> Client:
         return self
@@ -113,6 +114,16 @@ class Client:
     def register_model(self, **registration: Any) -> Json:
         """POST /v1/models with the fields of `RegistrationIn`: a job."""
         return self.call("POST", "/v1/models", json=registration)
+
+    def promote(self, model: str, number: int, **options: Any) -> Json:
+        """POST .../promote with the fields of `PromoteIn`; ApiError 409 says which rules failed."""
+        return self.call("POST", f"/v1/models/{model}/versions/{number}/promote", json=options)
+
+    def promotions(self, model: str, number: int) -> list[Json]:
+        """The newest 100 decisions of the gate about a version."""
+        path = f"/v1/models/{model}/versions/{number}/promotions"
+        data: list[Json] = self.call("GET", path, params={"limit": 100})["data"]
+        return data
 
     def create_evaluation(self, **evaluation: Any) -> Json:
         """POST /v1/evaluations with the fields of `EvaluationIn`."""

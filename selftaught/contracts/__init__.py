@@ -78,6 +78,12 @@ from selftaught.contracts.models import (
     TemplateOut,
     VersionOut,
 )
+from selftaught.contracts.promotions import (
+    Finding,
+    PromoteIn,
+    PromotionOut,
+    Rule,
+)
 from selftaught.contracts.recipe import (
     LOCAL_INFERENCE,
     CurateSettings,
@@ -89,6 +95,7 @@ from selftaught.contracts.recipe import (
     PairSettings,
     QuotaSettings,
     Recipe,
+    ReviewRule,
     RoleSettings,
     SamplingSettings,
     SelectSettings,
@@ -172,6 +179,7 @@ __all__ = [
     "EvaluationSettings",
     "EventOut",
     "Figure",
+    "Finding",
     "GateSettings",
     "Instructed",
     "IterationOut",
@@ -196,6 +204,8 @@ __all__ = [
     "Prepare",
     "Prepared",
     "Problem",
+    "PromoteIn",
+    "PromotionOut",
     "QuotaSettings",
     "RankIn",
     "Ranked",
@@ -210,6 +220,7 @@ __all__ = [
     "ReviewItemOut",
     "ReviewNextOut",
     "ReviewQueueIn",
+    "ReviewRule",
     "ReviewSettings",
     "ReviewShares",
     "ReviewSkipIn",
@@ -218,6 +229,7 @@ __all__ = [
     "Reviewer",
     "ReviewersAgreement",
     "RoleSettings",
+    "Rule",
     "Ruling",
     "SamplingSettings",
     "ScoreIn",

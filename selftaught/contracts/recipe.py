@@ -352,15 +352,50 @@ class ValidateSettings(Contract):
     max_tokens: int = Field(4096, ge=1, description="Length limit of a greedy judgment (tokens).")
 
 
+class ReviewRule(Contract):
+    """What people must have said of a version's judgments before it is promoted."""
+
+    minimum: int = Field(0, ge=0, description="Reviews of this version, at least; 0: not asked.")
+    agreement: float = Field(
+        0.0, ge=0, le=1, description="Share of them that agree with the judge, at least."
+    )
+
+
 class GateSettings(Contract):
-    """When a version becomes `latest`."""
+    """When a version becomes `latest` (docs/promotion.md)."""
 
     margin: float = Field(
         0.0, ge=0, le=1, description="Held-out strict accuracy must rise by at least this much."
     )
     labelled_tolerance: float = Field(
-        0.02, ge=0, le=1, description="Strict accuracy on the labelled set may fall by this much."
+        0.02,
+        ge=0,
+        le=1,
+        description="Strict accuracy on a labelled set may fall by this much; by more only if the "
+        "paired 95 % interval of the difference reaches 0.",
     )
+    labelled: list[str] = Field(
+        default_factory=list,
+        max_length=20,
+        description="Ids of labelled datasets that every version is scored on, beside the job's.",
+    )
+    max_position_bias: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="|position bias|, at most, on every scored set; the default refuses a judge "
+        "that gives the same letter in more than 95 % of its verdicts.",
+    )
+    max_parse_failures: float = Field(
+        0.5, ge=0, le=1, description="Judgments without a verdict, at most, on every scored set."
+    )
+    reviews: ReviewRule = Field(default_factory=ReviewRule)
+
+    @model_validator(mode="after")
+    def _each_set_once(self) -> GateSettings:
+        if len(set(self.labelled)) < len(self.labelled):
+            raise ValueError("gate.labelled: a dataset is named twice")
+        return self
 
 
 def _all_defaults(schema: dict[str, Any], recipe: type[BaseModel]) -> None:

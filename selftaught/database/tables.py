@@ -12,11 +12,12 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
+    String,
     UniqueConstraint,
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 JSON = dict[str, Any]
@@ -221,10 +222,47 @@ class Evaluation(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
-    set: Mapped[str] = mapped_column(doc="heldout | labelled | <benchmark>/<scoring>")
+    set: Mapped[str] = mapped_column(
+        doc="heldout | labelled | labelled/<dataset id> | <benchmark>/<scoring>"
+    )
     template: Mapped[str | None] = mapped_column(doc="What the judge was asked with, by name.")
     template_sha256: Mapped[str | None]
     metrics: Mapped[JSON]
+    right: Mapped[str | None] = mapped_column(
+        doc="Of the gate's sets: '1' or '0' for each pair, in the set's order (gate.Scored)."
+    )
+    created_at: Mapped[dt.datetime] = _created()
+
+
+class ApiKey(Base):
+    """A key that somebody may send; its secret is known to its holder only."""
+
+    __tablename__ = "api_keys"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    prefix: Mapped[str] = mapped_column(doc="The secret's first characters, to tell keys apart.")
+    sha256: Mapped[str] = mapped_column(unique=True, doc="Of the whole secret.")
+    scopes: Mapped[list[str]] = mapped_column(ARRAY(String))
+    created_at: Mapped[dt.datetime] = _created()
+    revoked_at: Mapped[dt.datetime | None]
+    last_used_at: Mapped[dt.datetime | None]
+
+
+class Promotion(Base):
+    """What the gate decided about a version and an alias, and who asked."""
+
+    __tablename__ = "promotions"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"), index=True)
+    alias: Mapped[str]
+    incumbent_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
+    promoted: Mapped[bool]
+    forced: Mapped[bool]
+    findings: Mapped[list[JSON]] = mapped_column(JSONB, doc="contracts.Finding, each rule's.")
+    reason: Mapped[str]
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), doc="Whose gate it was.")
+    key_id: Mapped[str | None] = mapped_column(ForeignKey("api_keys.id"))
+    key_name: Mapped[str | None]
     created_at: Mapped[dt.datetime] = _created()
 
 

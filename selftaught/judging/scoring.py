@@ -55,14 +55,19 @@ def judge_outcomes(
 def score_pairs(
     engine: Engine, template: JudgeTemplate, pairs: Sequence[Row], max_tokens: int
 ) -> dict[str, int]:
-    """Counts of :func:`judge_outcomes`; add chunks up with :func:`merge_counts`.
+    """:func:`count_outcomes` of :func:`judge_outcomes`."""
+    return count_outcomes(judge_outcomes(engine, template, pairs, max_tokens))
+
+
+def count_outcomes(outcomes: Iterable[Row]) -> dict[str, int]:
+    """Counts of outcomes; add chunks up with :func:`merge_counts`.
 
     For all pairs, and again under `subset/<name>/` for each subset: n, strict_right, right_ab,
     right_ba, ties (combined verdict), parse_failures (judgments), verdict_a, verdict_b (judgments,
     letters as shown). Overall also tokens (written).
     """
     counts: Counter[str] = Counter(tokens=0)
-    for outcome in judge_outcomes(engine, template, pairs, max_tokens):
+    for outcome in outcomes:
         one = count_pair(Verdict(outcome["ab"]), Verdict(outcome["ba"]))
         counts.update(one)
         counts["tokens"] += outcome["tokens"]
@@ -70,6 +75,11 @@ def score_pairs(
             prefix = f"{_SUBSET}{outcome['subset']}/"
             counts.update({prefix + key: number for key, number in one.items()})
     return dict(counts)
+
+
+def rights(outcomes: Iterable[Row]) -> str:
+    """'1' for each outcome that is right in both orders, else '0'."""
+    return "".join("1" if (one["ab"], one["ba"]) == ("A", "B") else "0" for one in outcomes)
 
 
 def merge_counts(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -416,14 +416,18 @@ def _plan_validation(session: Session, job: Job, iteration: Iteration) -> Inputs
         )
         if session.scalar(scored) is None:
             versions.append(latest.version_id)
-    sets = [("heldout", a.path, a.rows) for a in _outputs(session, job, 0, "pair") if a.rows > 0]
     inputs: Inputs = []
+    recipe = Recipe.model_validate(job.recipe)
+    choose_on = recipe.validate_.choose_on
+    sets = [("heldout", a.path, a.rows) for a in _outputs(session, job, 0, "pair") if a.rows > 0]
+    datasets = {f"labelled/{one}": one for one in recipe.gate.labelled}
     if job.labelled_dataset_id is not None:
-        path = _dataset_path(session, job.labelled_dataset_id)
+        datasets = {"labelled": job.labelled_dataset_id, **datasets}
+    for name, dataset_id in datasets.items():
+        path = _dataset_path(session, dataset_id)
         rows = session.scalars(select(Artifact.rows).where(Artifact.path == path)).one()
-        sets += [("labelled", path, rows)]
+        sets.append((name, path, rows))
     heldout = [path for name, path, _ in sets if name == "heldout"]
-    choose_on = Recipe.model_validate(job.recipe).validate_.choose_on
     for name in ("heldout", choose_on):
         if sum(rows for of, _, rows in sets if of == name) < 2:
             return []  # one pair chooses checkpoints and another decides promotion
@@ -436,14 +440,14 @@ def _plan_validation(session: Session, job: Job, iteration: Iteration) -> Inputs
                 "second": choose_on == "heldout",
             }
         )
-        for _, path, rows in (entry for entry in sets if entry[0] == "labelled"):
+        for name, path, rows in (entry for entry in sets if entry[0] != "heldout"):
             for offset in range(0, rows, VALIDATE_CHUNK):
                 inputs.append(
                     {
-                        "set": "labelled",
+                        "set": name,
                         "version": version,
                         "paths": [path],
-                        "second": choose_on == "labelled",
+                        "second": choose_on == name,
                         "offset": offset,
                         "limit": VALIDATE_CHUNK,
                     }

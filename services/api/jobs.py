@@ -38,6 +38,7 @@ def create_job(body: JobIn, response: Response) -> JobOut:
     with transaction() as session:
         _need_rows(session, body.dataset, recipe)
         _need_labelled(session, body.labelled_dataset, recipe)
+        _need_gate_sets(session, body.labelled_dataset, recipe)
         job = Job(
             id=new_id("job"),
             state=State.PENDING,
@@ -136,6 +137,14 @@ def _need_labelled(session: Session, dataset_id: str | None, recipe: Recipe) -> 
     if chooses and rows < 2:
         detail = "the labelled dataset has 1 row: one chooses checkpoints, another is scored"
         raise Refused(422, "dataset_too_small", detail, param="labelled_dataset")
+
+
+def _need_gate_sets(session: Session, labelled: str | None, recipe: Recipe) -> None:
+    for dataset_id in recipe.gate.labelled:
+        if dataset_id == labelled:
+            detail = "gate.labelled names the job's labelled_dataset, which is scored anyway"
+            raise Refused(422, "dataset_named_twice", detail, param="recipe.gate.labelled")
+        _dataset(session, dataset_id, "labelled", "recipe.gate.labelled")
 
 
 def _dataset(session: Session, dataset_id: str, kind: str, param: str) -> Artifact:

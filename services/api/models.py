@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from anyio import from_thread
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import ValidationError
 from sqlalchemy import select
@@ -26,17 +25,15 @@ from selftaught.database import transaction
 from selftaught.database.tables import Alias, Job, ModelVersion
 from selftaught.http import Refused, problem_docs
 from selftaught.ids import new_id
+from selftaught.promotions import Asked
 from selftaught.registry import UnknownName, resolve_recipe
 from selftaught.work import pipeline
-from services.api import problems, views
-from services.api.deps import LARGEST, Cursor, Limit, StorableBody
-from services.api.judge import prepare
+from services.api import problems, promotions, views
+from services.api.deps import LARGEST, Caller, Cursor, Limit, Name, Number, StorableBody
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
-Name = Annotated[str, Path(description="A model's name.", examples=["tour"])]
 AliasName = Annotated[str, Path(description="An alias's name.", examples=["latest"])]
-Number = Annotated[int, Path(ge=0, le=LARGEST, description="A version's number.", examples=[1])]
 IfMatch = Annotated[str | None, Header(description='The revision you saw, as in its ETag: "3".')]
 IfNoneMatch = Annotated[str | None, Header(description="`*`: only if there is none yet.")]
 
@@ -130,7 +127,9 @@ def get_alias(name: Name, alias: AliasName, response: Response) -> AliasOut:
 
 
 @router.put(
-    "/{name}/aliases/{alias}", responses=problem_docs(404, 409, 412), dependencies=[StorableBody]
+    "/{name}/aliases/{alias}",
+    responses=problem_docs(401, 404, 409, 412),
+    dependencies=[StorableBody],
 )
 def put_alias(
     name: Name,
@@ -138,6 +137,7 @@ def put_alias(
     body: AliasIn,
     request: Request,
     response: Response,
+    caller: Caller,
     if_match: IfMatch = None,
     if_none_match: IfNoneMatch = None,
 ) -> AliasOut:
@@ -145,6 +145,8 @@ def put_alias(
 
     The evaluators open the version first, so that no call waits for it; one that cannot be opened
     is refused with 409, unless `prepare` is false. A move ends the alias's canary.
+    `latest` moves only if the gate lets it (409 `gate_refused`, as of `/promote`); every other
+    alias goes where it is put.
     """
     expected = _revision(if_match)
     if if_none_match is not None:
@@ -153,7 +155,11 @@ def put_alias(
             raise Refused(422, "invalid_request", detail, param="If-None-Match")
         expected = 0
     if body.prepare:
-        _prepare(request, name, alias, body.version)
+        promotions.prepare_first(request, name, body.version, alias)
+    if alias == aliases.LATEST:
+        asked = Asked(body.reason, caller)
+        promotions.decide(name, body.version, alias, asked, expected)
+        return get_alias(name, alias, response)
     with transaction() as session:
         row = aliases.move(session, name, alias, body.version, body.reason, expected)
         return _answer(session, row, response)
@@ -168,16 +174,6 @@ def roll_back_alias(
     with transaction() as session:
         row = aliases.rollback(session, name, alias, expected_revision=expected)
         return _answer(session, row, response)
-
-
-def _prepare(request: Request, name: str, alias: str, number: int) -> None:
-    """Have evaluators open what the alias is to name, outside any transaction. Raises Refused."""
-    aliases.check_name(alias)
-    with transaction() as session:
-        version = aliases.get_version(session, name, number)
-        row = session.get(Alias, (name, alias))
-    if row is None or row.version_id != version.id:
-        from_thread.run(prepare, request.app, version.id)
 
 
 def _answer(session: Session, row: Alias, response: Response) -> AliasOut:

@@ -36,8 +36,7 @@ from selftaught.judging import Verdict, swap
 from selftaught.work import pipeline
 from selftaught.work.sources import HELDOUT, PAIRED, find_source
 from services.api import problems, views
-from services.api.deps import StorableBody
-from services.api.models import Name, Number
+from services.api.deps import Name, Number, StorableBody
 
 router = APIRouter(tags=["reviews"])
 

@@ -25,11 +25,13 @@ from selftaught.contracts import (
     EvaluationOut,
     EvaluationSettings,
     EventOut,
+    Finding,
     IterationOut,
     JobKind,
     JobOut,
     ModelOut,
     Problem,
+    PromotionOut,
     RequestCounts,
     ScoreOut,
     StageOut,
@@ -45,8 +47,10 @@ from selftaught.database.tables import (
     Iteration,
     Job,
     ModelVersion,
+    Promotion,
     Stage,
 )
+from selftaught.gate import HELDOUT, LABELLED
 from selftaught.work.pipeline import add_counts, chunk_counts
 
 _BATCH_STATES: dict[State, BatchState] = {
@@ -290,7 +294,10 @@ def versions(session: Session, rows: Sequence[ModelVersion]) -> list[VersionOut]
         names[alias.version_id].append(alias.alias)
     for evaluation in session.scalars(
         select(Evaluation)
-        .where(Evaluation.version_id.in_(ids), Evaluation.set.in_(("heldout", "labelled")))
+        .where(
+            Evaluation.version_id.in_(ids),
+            (Evaluation.set == HELDOUT) | Evaluation.set.startswith(LABELLED),
+        )
         .order_by(Evaluation.created_at, Evaluation.id)
     ):
         metrics[evaluation.version_id][evaluation.set] = evaluation.metrics
@@ -339,3 +346,27 @@ def alias_out(session: Session, row: Alias) -> AliasOut:
             for move in reversed(moves)
         ],
     )
+
+
+def promotions(session: Session, rows: Sequence[Promotion]) -> list[PromotionOut]:
+    """Decisions of the gate, with exact versions."""
+    ids = {row.version_id for row in rows} | {row.incumbent_id for row in rows if row.incumbent_id}
+    found = session.scalars(select(ModelVersion).where(ModelVersion.id.in_(ids)))
+    refs = {version.id: version.ref for version in found}
+    return [
+        PromotionOut(
+            id=row.id,
+            version=refs[row.version_id],
+            alias=row.alias,
+            incumbent=refs.get(row.incumbent_id or ""),
+            promoted=row.promoted,
+            forced=row.forced,
+            findings=[Finding.model_validate(finding) for finding in row.findings],
+            reason=row.reason,
+            job=row.job_id,
+            key=row.key_id,
+            by=row.key_name,
+            created_at=row.created_at,
+        )
+        for row in rows
+    ]

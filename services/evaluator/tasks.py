@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from selftaught import aliases, jsonl
+from selftaught import aliases, jsonl, promotions
 from selftaught.artifacts import publish_rows, resolve
 from selftaught.benchmarks.base import Benchmark, Example
 from selftaught.benchmarks.catalogue import BENCHMARKS
@@ -29,28 +29,28 @@ from selftaught.contracts import (
 )
 from selftaught.database import transaction
 from selftaught.database.tables import (
-    Alias,
     Chunk,
     Evaluation,
     Iteration,
-    Job,
     ModelVersion,
     ReviewItem,
     Stage,
 )
 from selftaught.fences import fence_key
 from selftaught.ids import new_id
-from selftaught.judging.scoring import merge_counts, score_pairs, summarise
+from selftaught.judging.scoring import (
+    count_outcomes,
+    judge_outcomes,
+    merge_counts,
+    rights,
+    summarise,
+)
 from selftaught.registry import judge_template
 from selftaught.versions import open_version
-from selftaught.work.events import emit
 from selftaught.work.kernel import Lease, Result
 from selftaught.work.worker import Handler, make_app
 from services.evaluator import batch, evaluation, reviewing
-from services.evaluator.gate import decide
 from services.evaluator.ruling import sampling_of
-
-Summaries = dict[str, dict[str, Any]]  # set -> summary
 
 
 def validate(lease: Lease) -> Result:
@@ -58,15 +58,21 @@ def validate(lease: Lease) -> Result:
     with transaction() as session:
         version = session.get_one(ModelVersion, lease.input["version"])
     pairs = list(_pairs(lease.input))
-    scored = score_pairs(
+    outcomes = judge_outcomes(
         open_version(version, lease.job_id),
         judge_template(version.lineage["template"]["name"]),
         pairs,
         lease.recipe.validate_.max_tokens,
     )
+    scored = count_outcomes(outcomes)
     return Result(
         counts={"tokens": scored["tokens"], "scored_pairs": len(pairs)},
-        metrics={"set": lease.input["set"], "version": version.id, "scored": scored},
+        metrics={
+            "set": lease.input["set"],
+            "version": version.id,
+            "scored": scored,
+            "right": rights(outcomes),
+        },
     )
 
 
@@ -74,7 +80,7 @@ def _pairs(chunk_input: dict[str, Any]) -> Iterator[dict[str, Any]]:
     rows: Iterator[dict[str, Any]] = (
         row for path in chunk_input["paths"] for row in jsonl.read(resolve(path))
     )
-    if chunk_input["set"] == "labelled":
+    if "offset" in chunk_input:
         rows = islice(rows, chunk_input["offset"], chunk_input["offset"] + chunk_input["limit"])
     yield from islice(rows, 1, None, 2) if chunk_input["second"] else rows
 
@@ -88,41 +94,41 @@ def gate(lease: Lease) -> Result:
             .where(Stage.iteration_id == lease.iteration_id, Stage.kind == "validate")
             .order_by(Chunk.position)
         ).all()
-    scored: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    by_set: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for part in parts:
-        scored.setdefault((part["version"], part["set"]), []).append(part["scored"])
-    summaries: dict[str, Summaries] = {}
-    for (version, name), counts in scored.items():
-        summaries.setdefault(version, {})[name] = summarise(merge_counts(counts))
-    return Result(extra={"summaries": summaries})
+        by_set.setdefault((part["version"], part["set"]), []).append(part)
+    scored = [
+        (
+            version,
+            name,
+            summarise(merge_counts(one["scored"] for one in chunks)),
+            "".join(one.get("right", "") for one in chunks),
+        )
+        for (version, name), chunks in by_set.items()
+    ]
+    return Result(extra={"scored": scored})
 
 
 def apply_gate(session: Session, lease: Lease, result: Result) -> dict[str, Any]:
-    """Record the evaluations, decide with `latest` locked, and move it if the gate allows."""
-    job = session.get_one(Job, lease.job_id)
-    candidate_id = str(session.get_one(Iteration, lease.iteration_id).version_id)
-    candidate = session.get_one(ModelVersion, candidate_id)
-    for version_id, sets in result.extra["summaries"].items():
-        template = session.get_one(ModelVersion, version_id).lineage["template"]
-        for name, metrics in sets.items():
-            _record(session, version_id, job.id, name, metrics, template)
+    """Record the evaluations, and move `latest` if the gate allows; `candidate`, if all that is
+    missing are people's reviews."""
+    version_id = str(session.get_one(Iteration, lease.iteration_id).version_id)
+    version = session.get_one(ModelVersion, version_id)
+    for scored_id, name, metrics, right in result.extra["scored"]:
+        template = session.get_one(ModelVersion, scored_id).lineage["template"]
+        _record(session, scored_id, lease.job_id, name, metrics, template, right)
     session.flush()
-    mine = _summaries(session, candidate_id, job.id)
-    latest = session.get(Alias, (job.model, "latest"), with_for_update=True)
-    found: dict[str, Any] = {**mine, "promoted": False}
-    if latest is not None and latest.version_id == candidate_id:
-        return {**found, "promoted": True, "reasons": ["already latest"]}
-    theirs = None if latest is None else _summaries(session, latest.version_id, job.id)
-    if theirs is not None and "heldout" not in theirs:
-        reasons = ["latest was moved meanwhile to a version this job has not scored"]
-    else:
-        decision = decide(mine, theirs, lease.recipe.gate)
-        found["promoted"], reasons = decision.promote, decision.reasons
-    if found["promoted"]:
-        aliases.move(session, job.model, "latest", candidate, reason=f"gate of {job.id}")
-    told = {"version": candidate.ref, "promoted": found["promoted"], "reasons": reasons}
-    emit(session, job.id, "gate.decided", {"iteration": lease.iteration, **told})
-    return {**found, "reasons": reasons}
+    asked = promotions.Asked(f"gate of {lease.job_id}")
+    decision = promotions.promote(session, version, aliases.LATEST, asked, lease.job_id)
+    if promotions.waits_for_reviews(decision):
+        why = f"gate of {lease.job_id}: waits for reviews"
+        aliases.move(session, version.model, promotions.CANDIDATE, version, why)
+    mine = promotions.scores(session, version_id, lease.job_id)
+    return {
+        **{name: dict(one.summary) for name, one in mine.items()},
+        "promoted": decision.promoted,
+        "findings": decision.findings,
+    }
 
 
 def evaluate(lease: Lease) -> Result:
@@ -283,6 +289,7 @@ def _record(
     name: str,
     metrics: dict[str, Any],
     template: dict[str, Any],
+    right: str | None = None,
 ) -> None:
     session.add(
         Evaluation(
@@ -293,17 +300,9 @@ def _record(
             template=template["name"],
             template_sha256=template["sha256"],
             metrics=metrics,
+            right=right,
         )
     )
-
-
-def _summaries(session: Session, version_id: str, job_id: str) -> Summaries:
-    found = session.execute(
-        select(Evaluation.set, Evaluation.metrics).where(
-            Evaluation.version_id == version_id, Evaluation.job_id == job_id
-        )
-    )
-    return dict(found.tuples().all())
 
 
 app = make_app(

@@ -14,10 +14,10 @@ from selftaught.database.tables import Evaluation, ModelVersion
 from tests.api.conftest import assert_problem
 from tests.api.helpers import add_versions, post_job, upload
 
-LATEST = "/v1/models/m/aliases/latest"
+PRODUCTION = "/v1/models/m/aliases/production"  # goes where it is put; `latest` has a gate
 
 
-def put(client: TestClient, version: int, alias: str = "latest", **headers: str) -> Any:
+def put(client: TestClient, version: int, alias: str = "production", **headers: str) -> Any:
     named = {key.replace("_", "-"): value for key, value in headers.items()}
     return client.put(f"/v1/models/m/aliases/{alias}", json={"version": version}, headers=named)
 
@@ -58,12 +58,12 @@ def test_if_match_stops_the_second_of_two_movers(client: TestClient) -> None:
     add_versions("m", [0, 1, 2])
     created = put(client, 0)
     assert created.status_code == 200 and created.headers["etag"] == '"1"'
-    etag = client.get(LATEST).headers["etag"]
+    etag = client.get(PRODUCTION).headers["etag"]
     assert put(client, 1, if_match=etag).headers["etag"] == '"2"'
     stale = put(client, 2, if_match=etag)
     assert_problem(stale, 412, "revision_mismatch")
     assert stale.headers["etag"] == '"2"'
-    assert client.get(LATEST).json()["version"] == "m:1"
+    assert client.get(PRODUCTION).json()["version"] == "m:1"
     assert_problem(put(client, 2, if_match="latest"), 422, "invalid_request", "If-Match")
     assert_problem(put(client, 2, alias="new", if_match='"1"'), 412, "revision_mismatch")
     assert put(client, 2, alias="new", if_none_match="*").status_code == 200
@@ -74,13 +74,13 @@ def test_history_and_rollback(client: TestClient) -> None:
     add_versions("m", [1, 2, 3])
     for number in (1, 2, 2, 3):
         put(client, number)
-    undo = LATEST + "/rollback"
+    undo = PRODUCTION + "/rollback"
     assert_problem(client.post(undo, headers={"if-match": '"1"'}), 412, "revision_mismatch")
     once = client.post(undo)
     assert once.json()["version"] == "m:2" and once.headers["etag"] == '"4"'
     assert client.post(undo).json()["version"] == "m:1"  # not forward to 3 again
     assert_problem(client.post(undo), 409, "nothing_to_roll_back_to")
-    out = client.get(LATEST).json()
+    out = client.get(PRODUCTION).json()
     assert out["revision"] == 5
     moves = [(m["revision"], m["version"], m["reason"]) for m in out["history"]]
     assert moves == [
@@ -101,14 +101,14 @@ def test_names_that_no_alias_can_have(client: TestClient, alias: str) -> None:
 
 def test_aliases_that_are_not_there(client: TestClient) -> None:
     add_versions("m", [1])
-    assert_problem(client.get(LATEST), 404, "alias_not_found")
-    assert_problem(client.post(LATEST + "/rollback"), 404, "unknown_model")
+    assert_problem(client.get(PRODUCTION), 404, "alias_not_found")
+    assert_problem(client.post(PRODUCTION + "/rollback"), 404, "unknown_model")
     body = assert_problem(put(client, 5), 404, "unknown_model")
     assert "m:1" in body["detail"]
-    nul = client.put(LATEST, json={"version": 1, "reason": "a\0b"})
+    nul = client.put(PRODUCTION, json={"version": 1, "reason": "a\0b"})
     assert_problem(nul, 422, "invalid_request")
-    assert_problem(client.put(LATEST, json={"version": -1}), 422, "invalid_request", "version")
-    huge = client.put(LATEST, json={"version": 10**30})
+    assert_problem(client.put(PRODUCTION, json={"version": -1}), 422, "invalid_request", "version")
+    huge = client.put(PRODUCTION, json={"version": 10**30})
     assert huge.status_code in (404, 422)
 
 
@@ -124,7 +124,7 @@ def test_racing_movers_each_leave_a_revision(client: TestClient) -> None:
     for mover in movers:
         mover.join()
     assert answers == [200] * 8
-    out = client.get(LATEST).json()
+    out = client.get(PRODUCTION).json()
     assert [m["revision"] for m in out["history"]] == list(range(8, 0, -1))
     assert out["version"] == out["history"][0]["version"]
 

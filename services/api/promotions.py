@@ -1,0 +1,80 @@
+"""Promotions: ask the gate, force it with a key, and read what it decided."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from sqlalchemy import select
+
+from selftaught import aliases, keys, promotions
+from selftaught.contracts import Page, PromoteIn, PromotionOut
+from selftaught.database import transaction
+from selftaught.database.tables import Promotion
+from selftaught.http import Refused, problem_docs
+from selftaught.promotions import Asked
+from services.api import views
+from services.api.deps import Caller, Cursor, Limit, Name, Number, StorableBody, unauthorised
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.post(
+    "/{name}/versions/{number}/promote",
+    responses=problem_docs(401, 403, 404, 409),
+    dependencies=[StorableBody],
+)
+def promote_version(name: Name, number: Number, body: PromoteIn, caller: Caller) -> PromotionOut:
+    """Move an alias to a version if every rule of the gate passes.
+
+    The version is compared with the one that the alias names now, by the scores of a job that has
+    scored both. 409 `gate_refused` has the failed rules, with their numbers, in `errors`. `force`
+    promotes in spite of them: it needs a key with scope `promote` and a reason, and the record has
+    both. Refused, passed and forced ones are all listed under `/promotions`.
+    """
+    if body.force:
+        if caller is None:
+            raise unauthorised("key_required", "a forced promotion needs a key: send it as Bearer")
+        try:
+            keys.need_scope(caller, "promote")
+        except keys.MissingScope as error:
+            raise Refused(403, "missing_scope", str(error)) from error
+    asked = Asked(body.reason or "manual", caller, body.force)
+    return decide(name, number, body.alias, asked)
+
+
+@router.get("/{name}/versions/{number}/promotions", responses=problem_docs(404))
+def list_promotions(
+    name: Name, number: Number, after: Cursor = None, limit: Limit = 20
+) -> Page[PromotionOut]:
+    """What the gate decided about a version, newest first: passed, refused and forced.
+
+    Each decision has every rule's finding, the version it was compared with, and who asked.
+    """
+    with transaction() as session:
+        version = aliases.get_version(session, name, number)
+        query = select(Promotion).where(Promotion.version_id == version.id)
+        if after is not None:
+            query = query.where(Promotion.id < after)
+        rows = session.scalars(query.order_by(Promotion.id.desc()).limit(limit + 1)).all()
+        return Page(data=views.promotions(session, rows[:limit]), has_more=len(rows) > limit)
+
+
+def decide(
+    name: str, number: int, alias: str, asked: Asked, expected_revision: int | None = None
+) -> PromotionOut:
+    """Ask the gate. Raises Refused (409) after its decision is recorded, if it is a refusal."""
+    with transaction() as session:
+        version = aliases.get_version(session, name, number)
+        decision = promotions.promote(
+            session, version, alias, asked, expected_revision=expected_revision
+        )
+        (out,) = views.promotions(session, [decision])
+    if not out.promoted:
+        failed = [finding for finding in out.findings if not finding.passed]
+        detail = f"{out.version} is not promoted to {alias!r}: "
+        raise Refused(
+            409,
+            "gate_refused",
+            detail + "; ".join(f"{finding.rule}: {finding.detail}" for finding in failed),
+            errors=[finding.model_dump() for finding in failed],
+        )
+    return out
