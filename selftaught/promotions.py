@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
-from selftaught import aliases, gate
+from selftaught import aliases, gate, reviews
 from selftaught.contracts import Finding, GateSettings
 from selftaught.database.tables import Alias, ApiKey, Evaluation, Job, ModelVersion, Promotion
 from selftaught.ids import new_id
@@ -133,7 +133,11 @@ def _findings(
     theirs = {} if common is None else scores(session, holder.version_id, common)
     scored_by = common or job_id or version.job_id
     mine = {} if scored_by is None else scores(session, version.id, scored_by)
-    return gate.decide(mine, theirs, _settings(session, scored_by), None)
+    settings = _settings(session, scored_by)
+    reviewed = None
+    if settings.reviews.minimum:  # every item counts for the pairs that it was drawn from
+        reviewed = reviews.summary(session, version.id).source
+    return gate.decide(mine, theirs, settings, reviewed)
 
 
 def _common_job(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 from typing import Any
 
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from selftaught import aliases, keys
 from selftaught.cli import app
 from selftaught.database import transaction
-from selftaught.database.tables import Evaluation, Event, Job, ModelVersion
+from selftaught.database.tables import Evaluation, Event, Job, ModelVersion, Review, ReviewItem
 from selftaught.ids import new_id
 from tests.api.conftest import assert_problem
 from tests.api.helpers import add_versions, post_job, upload, upload_labelled
@@ -153,6 +154,49 @@ def test_the_settings_are_those_of_the_recipe_that_scored_both(
         ("margin", pytest.approx(0.9)),
         ("reviews", 3),
     ]
+
+
+def add_reviews(job: str, reviews: dict[str, float], disagree: tuple[str, ...] = ()) -> None:
+    """People's answers about `m:1`: item -> the pairs that it stands for."""
+    with transaction() as session:
+        version = aliases.get_version(session, "m", 1)
+        for item, weight in reviews.items():
+            session.add(
+                ReviewItem(
+                    id=item, job_id=job, version_id=version.id, overlap=1,
+                    position=("one", "two", "three", "four").index(item),
+                    stratum="random", weight=weight, pair=item, context=[], instruction="i",
+                    response_a="a", response_b="b", swapped=False, verdict="A", confidence=1.0,
+                    orders_agree=True,
+                )
+            )  # fmt: skip
+            session.flush()
+            now = dt.datetime.now(dt.UTC)
+            session.add(
+                Review(
+                    item_id=item, reviewer="ada", verdict="B" if item in disagree else "A",
+                    held_until=now, answered_at=now,
+                )
+            )  # fmt: skip
+
+
+def test_a_version_that_waits_for_reviews_is_promoted_once_they_are_there(
+    client: TestClient, job: str
+) -> None:
+    with transaction() as session:
+        row = session.get_one(Job, job)
+        row.recipe = {**row.recipe, "gate": {"reviews": {"minimum": 3, "agreement": 0.75}}}
+    add_reviews(job, {"one": 1, "two": 1}, disagree=("one", "two"))
+    few = assert_problem(promote(client, 1), 409, "gate_refused")["errors"]
+    assert [(e["rule"], e["got"], e["needed"]) for e in few] == [("reviews", 2, 3)]
+    add_reviews(job, {"three": 4})  # 4 of the 6 pairs that the three stand for
+    worse = assert_problem(promote(client, 1), 409, "gate_refused")["errors"]
+    assert [(e["rule"], e["got"], e["needed"]) for e in worse] == [
+        ("reviews", pytest.approx(2 / 3), 0.75)
+    ]
+    add_reviews(job, {"four": 2})
+    assert promote(client, 1).json()["findings"][-1]["got"] == pytest.approx(0.75)
+    assert client.get(LATEST).json()["version"] == "m:1"
 
 
 def test_versions_that_no_job_has_scored_together_are_refused(client: TestClient, job: str) -> None:
