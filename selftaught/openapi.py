@@ -19,6 +19,8 @@ _METHODS = ("get", "put", "post", "delete", "patch")
 _REF = "#/components/schemas/{model}"
 _EXAMPLES: dict[int, tuple[str, str, str | None]] = {
     400: ("invalid_json", "the body is not valid JSON", None),
+    401: ("invalid_key", "there is no such key, or it was revoked", None),
+    403: ("missing_scope", "key 'ada' lacks the scope 'promote'", None),
     404: ("job_not_found", "there is no job 'job_0'", None),
     409: ("no_model", "no version of 'tour' has been promoted to 'latest'", None),
     412: ("revision_mismatch", "alias 'latest' is at revision 3, not 2", None),

@@ -128,7 +128,7 @@ def get_alias(name: Name, alias: AliasName, response: Response) -> AliasOut:
 
 @router.put(
     "/{name}/aliases/{alias}",
-    responses=problem_docs(401, 404, 409, 412),
+    responses=problem_docs(401, 404, 412) | problems.GATE_REFUSED,
     dependencies=[StorableBody],
 )
 def put_alias(

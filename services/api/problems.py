@@ -6,7 +6,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from selftaught.contracts import PromotionOut
 from selftaught.http import Refused, field_errors
+from selftaught.openapi import problem_response
 from selftaught.registry import UnknownName
 
 
@@ -39,3 +41,23 @@ def _is_set(tree: Any, path: tuple[int | str, ...]) -> bool:
             return False
         tree = tree[part]
     return True
+
+
+GATE_REFUSED: dict[int | str, dict[str, Any]] = {
+    409: problem_response(
+        409,
+        "gate_refused",
+        "tour:2 is not promoted to 'latest': margin: heldout: strict accuracy 0.7619, "
+        "needed 0.8036: failed",
+    )
+}
+"""The OpenAPI `responses` of :func:`gate_refused`."""
+
+
+def gate_refused(decision: PromotionOut) -> Refused:
+    """409 with the failed rules, each with its numbers."""
+    failed = [finding for finding in decision.findings if not finding.passed]
+    said = "; ".join(f"{finding.rule}: {finding.detail}" for finding in failed)
+    detail = f"{decision.version} is not promoted to {decision.alias!r}: {said}"
+    errors = [finding.model_dump() for finding in failed]
+    return Refused(409, "gate_refused", detail, errors=errors)

@@ -11,7 +11,7 @@ from selftaught.database import transaction
 from selftaught.database.tables import Promotion
 from selftaught.http import Refused, problem_docs
 from selftaught.promotions import Asked
-from services.api import views
+from services.api import problems, views
 from services.api.deps import Caller, Cursor, Limit, Name, Number, StorableBody, unauthorised
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 @router.post(
     "/{name}/versions/{number}/promote",
-    responses=problem_docs(401, 403, 404, 409),
+    responses=problem_docs(401, 403, 404) | problems.GATE_REFUSED,
     dependencies=[StorableBody],
 )
 def promote_version(name: Name, number: Number, body: PromoteIn, caller: Caller) -> PromotionOut:
@@ -69,12 +69,5 @@ def decide(
         )
         (out,) = views.promotions(session, [decision])
     if not out.promoted:
-        failed = [finding for finding in out.findings if not finding.passed]
-        detail = f"{out.version} is not promoted to {alias!r}: "
-        raise Refused(
-            409,
-            "gate_refused",
-            detail + "; ".join(f"{finding.rule}: {finding.detail}" for finding in failed),
-            errors=[finding.model_dump() for finding in failed],
-        )
+        raise problems.gate_refused(out)
     return out
