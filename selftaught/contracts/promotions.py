@@ -46,6 +46,10 @@ class PromoteIn(Contract):
         None, max_length=500, description="Why, for the record; required with `force`."
     )
 
+    prepare: bool = Field(
+        True, description="First have the evaluators open the version; refuse one that cannot be."
+    )
+
     @model_validator(mode="after")
     def _forced_for_a_reason(self) -> PromoteIn:
         if self.force and not (self.reason or "").strip():

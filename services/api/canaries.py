@@ -15,9 +15,9 @@ from selftaught.database import transaction
 from selftaught.database.tables import Canary, ModelVersion
 from selftaught.http import Refused, problem_docs
 from services.api import problems, reports
-from services.api.deps import Cursor, Limit, StorableBody
+from services.api.deps import Cursor, Limit, Name, StorableBody
 from services.api.judge import prepare
-from services.api.models import AliasName, Name
+from services.api.models import AliasName
 
 router = APIRouter(tags=["canaries"])
 CanaryId = Annotated[

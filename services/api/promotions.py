@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from anyio import from_thread
+from fastapi import APIRouter, Request
 from sqlalchemy import select
 
 from selftaught import aliases, keys, promotions
 from selftaught.contracts import Page, PromoteIn, PromotionOut
 from selftaught.database import transaction
-from selftaught.database.tables import Promotion
+from selftaught.database.tables import Alias, Promotion
 from selftaught.http import Refused, problem_docs
 from selftaught.promotions import Asked
 from services.api import problems, views
 from services.api.deps import Caller, Cursor, Limit, Name, Number, StorableBody, unauthorised
+from services.api.judge import prepare
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -22,13 +24,16 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
     responses=problem_docs(401, 403, 404) | problems.GATE_REFUSED,
     dependencies=[StorableBody],
 )
-def promote_version(name: Name, number: Number, body: PromoteIn, caller: Caller) -> PromotionOut:
+def promote_version(
+    name: Name, number: Number, body: PromoteIn, request: Request, caller: Caller
+) -> PromotionOut:
     """Move an alias to a version if every rule of the gate passes.
 
     The version is compared with the one that the alias names now, by the scores of a job that has
     scored both. 409 `gate_refused` has the failed rules, with their numbers, in `errors`. `force`
     promotes in spite of them: it needs a key with scope `promote` and a reason, and the record has
-    both. Refused, passed and forced ones are all listed under `/promotions`.
+    both. Refused, passed and forced ones are all listed under `/promotions`. As with a `PUT` of an
+    alias, the evaluators open the version first, and a move ends the alias's canary.
     """
     if body.force:
         if caller is None:
@@ -37,6 +42,8 @@ def promote_version(name: Name, number: Number, body: PromoteIn, caller: Caller)
             keys.need_scope(caller, "promote")
         except keys.MissingScope as error:
             raise Refused(403, "missing_scope", str(error)) from error
+    if body.prepare:
+        prepare_first(request, name, number, body.alias)
     asked = Asked(body.reason or "manual", caller, body.force)
     return decide(name, number, body.alias, asked)
 
@@ -71,3 +78,13 @@ def decide(
     if not out.promoted:
         raise problems.gate_refused(out)
     return out
+
+
+def prepare_first(request: Request, name: str, number: int, alias: str) -> None:
+    """Have evaluators open what the alias is to name, outside any transaction. Raises Refused."""
+    aliases.check_name(alias)
+    with transaction() as session:
+        version = aliases.get_version(session, name, number)
+        row = session.get(Alias, (name, alias))
+    if row is None or row.version_id != version.id:
+        from_thread.run(prepare, request.app, version.id)

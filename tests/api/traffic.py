@@ -13,7 +13,13 @@ from starlette.testclient import TestClient
 
 from selftaught import aliases
 from selftaught.database import transaction
-from selftaught.database.tables import CanaryVerdict, LoggedVerdict, ModelVersion
+from selftaught.database.tables import (
+    CanaryVerdict,
+    Evaluation,
+    Job,
+    LoggedVerdict,
+    ModelVersion,
+)
 from selftaught.inference import ModelLoadError
 from services.api.main import create_app as create_gateway
 from services.evaluator import judge as service
@@ -81,6 +87,8 @@ def noted() -> list[tuple[str, str]]:
 def world(database: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr("services.evaluator.recorder.FLUSH_SECONDS", 0.02)
     with transaction() as session:
+        session.add(Job(id="job_0", state="succeeded", model="m", recipe={"name": "r"}))
+        session.flush()
         for number in range(4):
             lineage = {
                 "template": {"name": "mt-bench"}, "inference": "local", "judge_max_tokens": 77,
@@ -90,6 +98,14 @@ def world(database: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]
                 ModelVersion(
                     id=f"ver_{number}", model="m", number=number, path="x", sha256="x",
                     lineage=lineage,
+                )
+            )  # fmt: skip
+            session.flush()
+            metrics = {"strict_accuracy": 0.9, "position_bias": 0.0, "parse_failures": 0.0}
+            session.add(  # all the same, so that the gate lets each go anywhere
+                Evaluation(
+                    id=f"ev_{number}", version_id=f"ver_{number}", job_id="job_0", set="heldout",
+                    metrics=metrics,
                 )
             )  # fmt: skip
     move(0)
