@@ -17,6 +17,7 @@ import json
 import os
 import re
 import secrets
+import sys
 import time
 from collections.abc import Sequence
 from itertools import islice
@@ -47,6 +48,19 @@ class Undefended(LocalEngine):
 
     plain = False
 
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._known: dict[tuple[int, ...], Completion] = {}
+
+    def answers(self, prompts: Sequence[Sequence[Message]], limit: int) -> list[Completion]:
+        """One greedy completion for each; what has been asked before is not asked again."""
+        requests = [Request(prompt, 0) for prompt in prompts]
+        keys = [tuple(ids) for ids in self._tokenise(requests)]
+        new = {key: one for key, one in zip(keys, requests, strict=True) if key not in self._known}
+        found = self.generate(list(new.values()), Sampling(temperature=0, max_tokens=limit))
+        self._known |= {key: answer for key, (answer,) in zip(new, found, strict=True)}
+        return [self._known[key] for key in keys]
+
     def _tokenise(self, requests: Sequence[Request]) -> list[list[int]]:
         if not self.plain:
             return super()._tokenise(requests)
@@ -72,16 +86,15 @@ class Condition:
         before = self._judge(pairs, benign, limit)
         found = {"none": damage(before, before)}
         for name in ATTACKS:
+            print(f"{self.name}: {name}", file=sys.stderr, flush=True)
             responses = attacked(name, pairs, self.template, turn, before, long)
             found[name] = damage(before, self._judge(pairs, responses, limit))
         return found
 
     def _judge(self, pairs: Sequence[Row], responses: Responses, limit: int) -> Judged:
         def ask(prompts: Sequence[Sequence[Message]]) -> list[Completion]:
-            requests = [Request(prompt, 0) for prompt in prompts]
             self._engine.plain = self._plain
-            answers = self._engine.generate(requests, Sampling(temperature=0, max_tokens=limit))
-            return [answer for (answer,) in answers]
+            return self._engine.answers(prompts, limit)
 
         return judge(pairs, responses, self.template, self._render, ask)
 
