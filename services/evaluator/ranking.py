@@ -13,9 +13,10 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,8 +26,11 @@ from selftaught.hashing import canonical_sha256, stable_seed
 ALL_PAIRS_UP_TO = 8
 PER_RESPONSE = 4
 PRIOR = 3.0
+EQUAL = 1e-6
+"""Strengths that differ by less are equal: the fit may be off by so much, a vote moves more."""
 _Z = 1.959963984540054
 
+Result = TypeVar("Result")
 Pair = tuple[int, int]
 Outcome = float | None
 """Of a pair (i, j): 1 if i is better, 0 if j is, 0.5 for a tie; None if it could not be read."""
@@ -86,9 +90,7 @@ async def rank(
     else:
         seed = canonical_sha256(question.responses)
         pairs = pairs_of(count, question.comparisons, seed)
-        async with asyncio.TaskGroup() as group_of_tasks:
-            for pair in pairs:
-                group_of_tasks.create_task(play(*pair))
+        await _together(play(*pair) for pair in pairs)
         outcomes.sort()  # the fit must not depend on who answered first
         fit = bradley_terry(count, outcomes)
         values = fit.strengths
@@ -112,6 +114,16 @@ async def rank(
         completion_tokens=sum(one.completion_tokens for one in rulings),
         seconds=time.perf_counter() - started,
     )
+
+
+async def _together(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """All their results; the first error ends the others, and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+    return [task.result() for task in tasks]
 
 
 @dataclass(frozen=True)
@@ -158,14 +170,15 @@ def bradley_terry(count: int, outcomes: Sequence[tuple[Pair, float]]) -> Fit:
 async def merge_sort(count: int, compare: Compare) -> list[list[int]]:
     """Responses from best to worst, in groups of equals; some count x log2(count) comparisons.
 
-    An unreadable comparison counts as a tie. Groups are by neighbours: an equal of an equal is one.
+    Halves are sorted at the same time. An unreadable comparison counts as a tie. Groups are by
+    neighbours: an equal of an equal is one.
     """
 
     async def sort(part: list[int]) -> list[list[int]]:
         if len(part) < 2:
             return [part]
-        left = await sort(part[: len(part) // 2])
-        right = await sort(part[len(part) // 2 :])
+        half = len(part) // 2
+        left, right = await _together(sort(one) for one in (part[:half], part[half:]))
         merged: list[list[int]] = []
         while left and right:
             outcome = await compare(left[0][0], right[0][0])
@@ -181,7 +194,7 @@ async def merge_sort(count: int, compare: Compare) -> list[list[int]]:
 def ranks(values: Sequence[float]) -> list[int]:
     """By value, largest first, from 1; equal values share the better rank."""
     return [
-        1 + sum(other > value and not math.isclose(other, value) for other in values)
+        1 + sum(other > value and not math.isclose(other, value, abs_tol=EQUAL) for other in values)
         for value in values
     ]
 

@@ -17,6 +17,7 @@ from selftaught.judging import (
     LabelTemplate,
     Modification,
     ModifyTemplate,
+    ScoreTemplate,
     in_context,
     load_judge_template,
     load_label_template,
@@ -234,3 +235,19 @@ def test_label_templates_are_checked() -> None:
             LabelTemplate.model_validate({**good, **wrong})
     with pytest.raises(KeyError):
         load_label_template("modify")
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ("Good.\n8", 8), ("Good.\n\n 7.5 \n\n", 7.5), ("0", 0), ("10", 10), ("10.00", 10),
+        ("1\r\n", 1), ("", None), ("Good.", None), ("Score: 8", None), ("**8**", None),
+        ("8/10", None), ("11", None), ("10.5", None), ("-1", None), ("8.", None), ("008", None),
+        ("٨", None), ("1e1", None), ("8\nThat is all.", None), ("9 8", None),
+    ],
+)  # fmt: skip
+def test_a_score_is_read_from_the_last_line_only(reply: str, score: float | None) -> None:
+    template = load_template("score")
+    assert isinstance(template, ScoreTemplate)
+    assert template.read(reply) == score
+    assert template.read(reply, finished=False) is None
