@@ -170,7 +170,11 @@ def make_report(client: Client, job: Json) -> Json:
     with (WORLD / "test.jsonl").open() as file:
         pair = json.loads(file.readline())
     judged = client.judge(
-        pair["instruction"], pair["chosen"], pair["rejected"], model=f"{job['model']}:latest"
+        pair["instruction"],
+        pair["chosen"],
+        pair["rejected"],
+        model=f"{job['model']}:latest",
+        explain=True,
     )
     asked = {
         "instruction": pair["instruction"],
@@ -196,7 +200,9 @@ def _tell(report: Json, path: Path, job: Json, url: str, console: Console) -> No
     for key, value in example["request"].items():
         console.print(f"  {key}: {value}")
     answer = example["answer"]
-    console.print(f"  -> {answer['verdict']} by {answer['model']}, {answer['seconds']:.2f} s")
+    console.print(
+        f"  -> {answer['verdict']} by {answer['model']}, {answer['latency']['total']:.2f} s"
+    )
     for order in answer["orders"]:
         console.print(f"     {order['order']}: {order['reasoning']}", markup=False)
     console.print(

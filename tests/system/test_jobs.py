@@ -50,7 +50,8 @@ def test_a_job_ends_with_a_served_judge(
     assert lineage["base_model"]["license"] == "apache-2.0"
     assert lineage["human_labels_in_training"] is False
 
-    answer = client.judge("Repeat these letters: a b c", "a b c", "c b", model=newest["ref"])
+    pair = ("Repeat these letters: a b c", "a b c", "c b")
+    answer = client.judge(*pair, model=newest["ref"], explain=True)
     assert answer["model"] == newest["ref"]
     assert answer["verdict"] in ("A", "B", "tie", "unparsable")
     assert [order["order"] for order in answer["orders"]] == ["AB", "BA"]

@@ -30,6 +30,7 @@ def test_versions_take_turns_on_one_device(stack: Stack, client: Client, start_j
     ((folder,),) = rows(stack, "SELECT path FROM model_versions WHERE number = 1")
     ((base,),) = rows(stack, "SELECT spec ->> 'base' FROM engine_servers")
     assert base == folder
-    answer = client.judge("Repeat this: a b", "a b", "b", model=f"{job['model']}:1")
+    ref = f"{job['model']}:1"
+    answer = client.judge("Repeat this: a b", "a b", "b", model=ref, explain=True)
     assert answer["model"] == f"{job['model']}:1"
     assert all(order["reasoning"] for order in answer["orders"])

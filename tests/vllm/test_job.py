@@ -93,8 +93,8 @@ def test_the_trained_version_answers_and_the_old_one_still_does(
     stack: Stack, client: Client, job: Json
 ) -> None:
     pair = ("Repeat this: a b c", "a b c", "c b a")
-    new = client.judge(*pair, model="judge:1", votes=4)
-    old = client.judge(*pair, model="judge:0", votes=4)
+    new = client.judge(*pair, model="judge:1", votes=4, explain=True)
+    old = client.judge(*pair, model="judge:0", votes=4, explain=True)
     assert (new["model"], old["model"]) == ("judge:1", "judge:0")
     assert all(vote["reasoning"] for answer in (new, old) for vote in answer["orders"])
     ((version,),) = rows(stack, "SELECT id FROM model_versions WHERE number = 1")
@@ -140,7 +140,11 @@ def test_what_the_adapter_says_is_what_transformers_says(
     same = 0
     for pair, mine in zip(pairs, here, strict=True):
         theirs = client.judge(
-            pair["instruction"], pair["chosen"], pair["rejected"], model="judge:1"
+            pair["instruction"],
+            pair["chosen"],
+            pair["rejected"],
+            model="judge:1",
+            explain=True,
         )
         texts = [order["reasoning"] for order in theirs["orders"]]
         same += texts == [mine["text_ab"], mine["text_ba"]]
@@ -167,7 +171,7 @@ def test_the_export_has_the_adapter_in_its_weights(
         [Request(template.show(pair, order), 0) for order in ORDERS],
         SamplingSettings(temperature=0, max_tokens=200),
     )
-    theirs = client.judge(*pair.values(), model="judge:1")
+    theirs = client.judge(*pair.values(), model="judge:1", explain=True)
     assert [texts[0].text for texts in answers] == [one["reasoning"] for one in theirs["orders"]]
 
 
