@@ -155,6 +155,11 @@ class Client:
     def skip_review(self, item: str, reviewer: str) -> Json:
         return self.call("POST", f"/v1/reviews/{item}/skip", json={"reviewer": reviewer})
 
+    def reviewed(self, model: str, number: int, after: str | None = None) -> Json:
+        """A page of a version's items with all their answers and comments."""
+        params = {} if after is None else {"after": after}
+        return self.call("GET", f"/v1/models/{model}/versions/{number}/reviews", params=params)
+
     def review_summary(self, model: str, number: int) -> Json:
         """How well a version agrees with people."""
         return self.call("GET", f"/v1/models/{model}/versions/{number}/reviews/summary")

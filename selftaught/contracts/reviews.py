@@ -151,24 +151,27 @@ class ReviewSkippedOut(BaseModel):
     reviewer: str = Field(description="Who left it.")
 
 
+_ANSWER = {
+    "item": "item_019ac5a92b58d3a02d3f4586",
+    "reviewer": "ada",
+    "verdict": "B",
+    "comment": None,
+    "seconds": 21.4,
+    "model": "tour:1",
+    "model_verdict": "A",
+    "agrees": False,
+    "confidence": 0.5,
+    "orders_agree": False,
+    "stratum": "low_confidence",
+    "against": "tour:0",
+    "against_verdict": "A",
+}
+
+
 class ReviewAnswerOut(BaseModel):
     """An answer, and only now what the model said; all letters as shown to the reviewer."""
 
-    model_config = example(
-        item="item_019ac5a92b58d3a02d3f4586",
-        reviewer="ada",
-        verdict="B",
-        comment=None,
-        seconds=21.4,
-        model="tour:1",
-        model_verdict="A",
-        agrees=False,
-        confidence=0.5,
-        orders_agree=False,
-        stratum="low_confidence",
-        against="tour:0",
-        against_verdict="A",
-    )
+    model_config = example(**_ANSWER)
 
     item: str = Field(description="The item's id.")
     reviewer: str = Field(description="Who answered.")
@@ -183,6 +186,26 @@ class ReviewAnswerOut(BaseModel):
     stratum: Stratum = Field(description="Why the item was drawn.")
     against: str | None = Field(description="The other version, name:number.")
     against_verdict: ModelVerdict | None = Field(description="What that one said.")
+
+
+class ReviewedOut(BaseModel):
+    """An item that nobody is to review any more, with everything that was said of it."""
+
+    model_config = example(
+        id="item_019ac5a92b58d3a02d3f4586",
+        context=[],
+        instruction="Reverse these letters: k f a b",
+        response_a="b a k f",
+        response_b="b a f k",
+        answers=[_ANSWER],
+    )
+
+    id: str = Field(description="The item's id; the cursor of this list.")
+    context: list[dict[str, str]] = Field(description="The conversation before the instruction.")
+    instruction: str = Field(description="What was asked.")
+    response_a: str = Field(description="As it was shown.")
+    response_b: str = Field(description="As it was shown.")
+    answers: list[ReviewAnswerOut] = Field(description="In order of time.")
 
 
 class Agreement(BaseModel):

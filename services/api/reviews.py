@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Path, Query, Response
 from sqlalchemy import Function, Select, and_, case, func, or_, select
@@ -13,9 +13,11 @@ from sqlalchemy.orm import Session
 from selftaught import aliases, reviews
 from selftaught.contracts import (
     JobOut,
+    Page,
     ReviewAnswerIn,
     ReviewAnswerOut,
     ReviewDrift,
+    ReviewedOut,
     Reviewer,
     ReviewItemOut,
     ReviewNextOut,
@@ -36,7 +38,7 @@ from selftaught.judging import Verdict, swap
 from selftaught.work import pipeline
 from selftaught.work.sources import HELDOUT, PAIRED, find_source
 from services.api import problems, views
-from services.api.deps import Name, Number, StorableBody
+from services.api.deps import Cursor, Limit, Name, Number, StorableBody
 
 router = APIRouter(tags=["reviews"])
 
@@ -107,6 +109,31 @@ def fill_review_queue(
     return out
 
 
+@router.get("/v1/models/{name}/versions/{number}/reviews", responses=problem_docs(404))
+def list_reviewed(
+    name: Name, number: Number, after: Cursor = None, limit: Limit = 20
+) -> Page[ReviewedOut]:
+    """Items of a version with all their answers and comments, the newest queue's first.
+
+    Only those that have as many answers as their queue asks for: the others must stay blind.
+    """
+    answers = select(func.count()).where(
+        Review.item_id == ReviewItem.id, Review.verdict.is_not(None)
+    )
+    with transaction() as session:
+        version = aliases.get_version(session, name, number)
+        query = select(ReviewItem).where(
+            ReviewItem.version_id == version.id,
+            answers.scalar_subquery() >= ReviewItem.overlap,
+        )
+        if after is not None:
+            query = query.where(ReviewItem.id < after)
+        rows = session.scalars(query.order_by(ReviewItem.id.desc()).limit(limit + 1)).all()
+        return Page(
+            data=[_reviewed(session, row) for row in rows[:limit]], has_more=len(rows) > limit
+        )
+
+
 @router.get("/v1/models/{name}/versions/{number}/reviews/summary", responses=problem_docs(404))
 def get_review_summary(name: Name, number: Number) -> ReviewSummary:
     """How well a version agrees with the people who reviewed it.
@@ -173,17 +200,7 @@ def next_review(
             )
             .returning(Review.held_until)
         ).scalar_one()
-        first, second = item.response_a, item.response_b
-        if item.swapped:
-            first, second = second, first
-        out = ReviewItemOut(
-            id=item.id,
-            context=item.context,
-            instruction=item.instruction,
-            response_a=first,
-            response_b=second,
-            held_until=held_until,
-        )
+        out = ReviewItemOut(**_texts(item), held_until=held_until)
         return ReviewNextOut(item=out, left=left)
 
 
@@ -305,6 +322,30 @@ def _shown(session: Session, item: str, reviewer: str) -> tuple[ReviewItem, Revi
 def _turned(item: ReviewItem, verdict: str) -> Verdict:
     """A verdict from the letters as shown into the pair's own, or back."""
     return swap(Verdict(verdict)) if item.swapped else Verdict(verdict)
+
+
+def _texts(item: ReviewItem) -> dict[str, Any]:
+    """What is shown of an item, as it is shown."""
+    first, second = item.response_a, item.response_b
+    if item.swapped:
+        first, second = second, first
+    return {
+        "id": item.id,
+        "context": item.context,
+        "instruction": item.instruction,
+        "response_a": first,
+        "response_b": second,
+    }
+
+
+def _reviewed(session: Session, item: ReviewItem) -> ReviewedOut:
+    answers = session.scalars(
+        select(Review)
+        .where(Review.item_id == item.id, Review.verdict.is_not(None))
+        .order_by(Review.answered_at)
+    )
+    told = [_answered(session, item, review) for review in answers]
+    return ReviewedOut(**_texts(item), answers=told)
 
 
 def _answered(session: Session, item: ReviewItem, review: Review) -> ReviewAnswerOut:

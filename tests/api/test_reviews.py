@@ -229,6 +229,34 @@ def test_answers_are_in_the_letters_as_shown_and_final(client: TestClient, label
     assert found["strata"]["random"]["kappa"] == 1.0
 
 
+def test_items_are_listed_with_their_comments_once_nobody_is_to_review_them(
+    client: TestClient, labelled: str
+) -> None:
+    fill(client, labelled, overlap=2)
+
+    def listed(**params: Any) -> Any:
+        return client.get("/v1/models/m/versions/1/reviews", params=params).json()
+
+    shown = []
+    for reviewer in ("ada", "bob"):
+        for _ in range(3):
+            assert listed()["data"] == [] or reviewer == "bob", "ada alone is not enough"
+            item = give(client, reviewer)["item"]
+            shown.append(item)
+            answer(client, item["id"], reviewer, "A", comment=f"of {reviewer}")
+    page = listed(limit=2)
+    rest = listed(limit=2, after=page["data"][-1]["id"])
+    assert (page["has_more"], rest["has_more"]) == (True, False)
+    found = {one["id"]: one for one in page["data"] + rest["data"]}
+    assert len(found) == 3
+    for item in shown:
+        one = found[item["id"]]
+        for field in ("context", "instruction", "response_a", "response_b"):
+            assert one[field] == item[field], "as it was shown"
+        told = [(each["reviewer"], each["verdict"], each["comment"]) for each in one["answers"]]
+        assert told == [("ada", "A", "of ada"), ("bob", "A", "of bob")]
+
+
 def test_skipped_items_go_to_others(client: TestClient, labelled: str) -> None:
     fill(client, labelled)
     item = give(client, "ada")["item"]["id"]
