@@ -57,8 +57,9 @@ class ReviewQueueIn(Contract):
         "heldout",
         min_length=1,
         max_length=100,
-        description="'heldout': the pairs that the version was validated on. Or the id of a "
-        "dataset of kind 'labelled' (its labels are not shown) or 'pairs'.",
+        description="'heldout': the pairs that the version was validated on. 'traffic': what any "
+        "version of the model was asked, where the verdict log keeps texts. Or the id of a dataset "
+        "of kind 'labelled' (its labels are not shown) or 'pairs'.",
     )
     against: str | None = Field(
         None,

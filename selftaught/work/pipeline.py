@@ -31,7 +31,7 @@ from selftaught.database.tables import (
 )
 from selftaught.ids import new_id
 from selftaught.work.events import emit
-from selftaught.work.sources import find_source
+from selftaught.work.sources import TRAFFIC, drawn_questions, find_source
 
 SEED_STAGES = ("register", "select", "pair", "validate", "gate")
 LABEL_STAGES = ("label", "choose")  # behind select, if the recipe has quotas
@@ -472,17 +472,21 @@ def _plan_evaluation(session: Session, job: Job, kind: str) -> Inputs:
 def _plan_review(session: Session, job: Job, kind: str) -> Inputs:
     """Slices of the pairs to judge; then one chunk that draws the items."""
     settings = ReviewSettings.model_validate(job.recipe)
-    source = find_source(session, settings.version, settings.source)
+    if kind == "sample":
+        surveyed = select(Chunk.input).where(Chunk.job_id == job.id, Chunk.kind == "survey")
+        rows = session.scalars(surveyed.limit(1)).one()["rows"]
+        judged = [one.path for one in _outputs(session, job, 0, "survey")]
+        return [{"judged": judged, "rows": rows}]
+    source = find_source(session, session.get_one(ModelVersion, settings.version), settings.source)
     if source is None:
         return []
-    given = source.as_input()
-    if kind == "sample":
-        return [{**given, "judged": [one.path for one in _outputs(session, job, 0, "survey")]}]
     size = min(source.rows, SURVEYED * settings.size)
-    return [
-        {**given, "size": size, "offset": offset, "limit": SURVEY_CHUNK}
-        for offset in range(0, size, SURVEY_CHUNK)
-    ]
+    slices = range(0, size, SURVEY_CHUNK)
+    if settings.source == TRAFFIC:
+        asked = drawn_questions(session, job.model, size, settings.seed)
+        return [{"questions": asked[at : at + SURVEY_CHUNK], "rows": source.rows} for at in slices]
+    given = {**source.as_input(), "size": size, "limit": SURVEY_CHUNK}
+    return [{**given, "offset": offset} for offset in slices]
 
 
 def nothing_left(kind: str, number: int) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from selftaught.http import Refused, problem_docs
 from selftaught.ids import new_id
 from selftaught.judging import Verdict, swap
 from selftaught.work import pipeline
-from selftaught.work.sources import HELDOUT, PAIRED, find_source
+from selftaught.work.sources import HELDOUT, PAIRED, TRAFFIC, find_source
 from services.api import problems, views
 from services.api.deps import Cursor, Limit, Name, Number, StorableBody
 
@@ -262,17 +262,20 @@ def _against(session: Session, version: ModelVersion, ref: str | None) -> ModelV
 
 def _need_source(session: Session, version: ModelVersion, source: str) -> str | None:
     """The dataset's id, if the source is one; refuses a source without pairs."""
-    dataset = None if source == HELDOUT else session.get(Dataset, source)
-    if source != HELDOUT and dataset is None:
+    dataset = None if source in (HELDOUT, TRAFFIC) else session.get(Dataset, source)
+    if dataset is None and source not in (HELDOUT, TRAFFIC):
         raise problems.not_found("dataset", source, "source")
     if dataset is not None and dataset.kind not in PAIRED:
         detail = f"dataset {source!r} is of kind {dataset.kind!r}; needed: {' or '.join(PAIRED)}"
         raise Refused(422, "wrong_dataset_kind", detail, param="source")
-    found = find_source(session, version.id, source)
-    if found is None or found.rows == 0:
-        detail = f"{version.ref} was not validated on held-out pairs; name a dataset as the source"
-        raise Refused(422, "no_heldout_pairs", detail, param="source")
-    return None if dataset is None else dataset.id
+    found = find_source(session, version, source)
+    if found is not None and found.rows:
+        return None if dataset is None else dataset.id
+    if source == TRAFFIC:
+        detail = f"no question to {version.model!r} is logged with its texts"
+        raise Refused(422, "no_traffic", detail, param="source")
+    detail = f"{version.ref} was not validated on held-out pairs; name a dataset as the source"
+    raise Refused(422, "no_heldout_pairs", detail, param="source")
 
 
 def _now() -> Function[dt.datetime]:

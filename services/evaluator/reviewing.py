@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from selftaught import jsonl
-from selftaught.contracts import ReviewShares, SamplingSettings
+from selftaught.contracts import Asked, ReviewShares, SamplingSettings
 from selftaught.hashing import stable_seed
 from selftaught.inference import Engine, Request
 from selftaught.judging import ORDERS, Judged, JudgeTemplate, Verdict, aggregate, parse_verdict
+from services.evaluator.ruling import instruction_of
 
 LOW = 0.75
 """A verdict with a smaller share of the votes is of low confidence; so is none at all."""
@@ -56,6 +57,26 @@ def read_pairs(paths: Iterable[Path], second: bool, places: Sequence[int]) -> It
             if len(wanted) == 1:
                 return
             wanted.remove(place)
+
+
+def logged_pair(name: str, texts: Mapping[str, Any]) -> jsonl.Row:
+    """The pair of a logged question, in the shape of :func:`read_pairs`.
+
+    Its reference answer and rubric follow the instruction, as the judge saw them.
+    """
+    *context, last = texts.get("messages") or [{"content": texts.get("instruction")}]
+    question = Asked.model_construct(
+        instruction=last["content"],
+        reference=texts.get("reference"),
+        rubric=texts.get("rubric"),
+    )
+    return {
+        "id": name,
+        "context": context,
+        "instruction": instruction_of(question),
+        "response_a": texts["response_a"],
+        "response_b": texts["response_b"],
+    }
 
 
 def judge(

@@ -32,6 +32,7 @@ from selftaught.database.tables import (
     Chunk,
     Evaluation,
     Iteration,
+    LoggedVerdict,
     ModelVersion,
     ReviewItem,
     Stage,
@@ -194,10 +195,7 @@ def judge_batch(lease: Lease) -> Result:
 def survey(lease: Lease) -> Result:
     """A slice of the drawn pairs, judged by the version and by the one it is held against."""
     settings = ReviewSettings.model_validate(lease.settings)
-    asked = lease.input
-    places = reviewing.drawn(asked["rows"], asked["size"], settings.seed)
-    places = places[asked["offset"] : asked["offset"] + asked["limit"]]
-    pairs = list(reviewing.read_pairs(map(resolve, asked["paths"]), asked["second"], places))
+    pairs = _review_pairs(lease.input, settings.seed)
     judged = {}
     counts = {"pairs": len(pairs), "tokens": 0}
     for version_id in filter(None, (settings.version, settings.against)):
@@ -228,6 +226,19 @@ def survey(lease: Lease) -> Result:
     # Not among the job's downloads: a reviewer must not find there what a version said.
     path = lease.path("survey").replace("jobs/", "reviews/", 1)
     return Result(counts=counts, artifact=publish_rows("judged", path, rows))
+
+
+def _review_pairs(asked: dict[str, Any], seed: int) -> list[jsonl.Row]:
+    """The pairs of a survey's chunk; of logged questions those that are still kept."""
+    if "questions" in asked:
+        logged = LoggedVerdict.id.in_(asked["questions"])
+        query = select(LoggedVerdict.id, LoggedVerdict.texts).where(logged)
+        with transaction() as session:
+            rows = session.execute(query.order_by(LoggedVerdict.id)).all()
+        return [reviewing.logged_pair(name, texts) for name, texts in rows if texts is not None]
+    places = reviewing.drawn(asked["rows"], asked["size"], seed)
+    places = places[asked["offset"] : asked["offset"] + asked["limit"]]
+    return list(reviewing.read_pairs(map(resolve, asked["paths"]), asked["second"], places))
 
 
 def sample(lease: Lease) -> Result:

@@ -6,16 +6,17 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from starlette.testclient import TestClient
 
 from selftaught.artifacts import publish_rows
 from selftaught.contracts import SamplingSettings
 from selftaught.database import transaction
-from selftaught.database.tables import Event, Job, ModelVersion, Review, ReviewItem
+from selftaught.database.tables import Event, Job, LoggedVerdict, ModelVersion, Review, ReviewItem
 from selftaught.inference import Completion, Request
 from selftaught.work.kernel import Lease, Result
 from services.evaluator import tasks
@@ -174,6 +175,19 @@ def test_the_seed_decides_and_the_same_request_is_the_same_job(
         for job in (first, again, other)
     ]
     assert picked[0] == picked[1] != picked[2]
+
+
+def test_equal_requests_at_the_same_time_are_one_job(client: TestClient, labelled: str) -> None:
+    body = {"size": 20, "source": labelled}
+    with ThreadPoolExecutor(6) as pool:
+        posts = [
+            pool.submit(client.post, "/v1/models/m/versions/1/reviews", json=body) for _ in range(6)
+        ]
+        assert len({post.result().json()["id"] for post in posts}) == 1
+    (job,) = client.get("/v1/jobs?kind=review").json()["data"]
+    assert client.post(f"/v1/jobs/{job['id']}/cancel").status_code == 202
+    assert give(client, "ada") == {"item": None, "left": 0}
+    assert fill(client, labelled)["id"] != job["id"], "a cancelled one is not the same"
 
 
 def test_nothing_before_the_answer_tells_what_the_model_said(
@@ -364,6 +378,61 @@ def test_heldout_pairs_are_those_that_validation_read(
     # Rows 0, 2, .. 8 of the ten have chosen the checkpoint.
     assert sorted(item.pair for item in found) == ["h1", "h3", "h5", "h7", "h9"]
     assert {item.weight for item in found} == {1.0}
+
+
+def test_what_was_asked_is_reviewed_where_the_log_keeps_it(
+    client: TestClient, versions: None
+) -> None:
+    asked = client.post("/v1/models/m/versions/1/reviews", json={"source": "traffic"})
+    assert_problem(asked, 422, "no_traffic", "source")
+    turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "yes?"}]
+    for n in range(30):
+        last = {"role": "user", "content": f"question {n % 15} ?"}
+        texts = {
+            "messages": [*turns, last], "response_a": "good", "response_b": "bad",
+            "rubric": "brief",
+        }  # fmt: skip
+        log(n, version="ver_0", sha=str(n % 15), texts=texts)
+    log(30, version="ver_0", sha="x", texts=None)
+    found = items(fill(client, "traffic", size=10)["id"])
+    assert len({item.instruction for item in found}) == 10, "each question once"
+    assert sum(item.weight for item in found) == pytest.approx(15)
+    shown = give(client, "ada")["item"]
+    assert shown["context"] == turns
+    assert shown["instruction"].endswith("by this rubric:\n\nbrief")
+    by_number = {int(item.instruction.split()[1]): item.verdict for item in found}
+    assert all(v == {0: "tie", 1: "B"}.get(n % 5, "A") for n, v in by_number.items())
+
+
+def log(n: int, version: str, sha: str, texts: Any) -> None:
+    """A row of the verdict log."""
+    numbers = dict.fromkeys(
+        ("votes", "parse_failures", "prompt_tokens", "completion_tokens", "confidence",
+         "total_seconds", "queue_seconds", "engine_seconds"), 1,
+    )  # fmt: skip
+    with transaction() as session:
+        session.add(
+            LoggedVerdict(
+                id=f"v_{n}", created_at=func.now(), version_id=version, template="t",
+                template_sha256="t", verdict="A", orders=[], cached=False, content_sha256=sha,
+                texts=texts, **numbers,
+            )
+        )  # fmt: skip
+
+
+def test_questions_that_the_log_has_dropped_are_left_out(
+    client: TestClient, versions: None
+) -> None:
+    for n in range(12):
+        texts = {"instruction": f"question {n} ?", "response_a": "good", "response_b": "bad"}
+        log(n, version="ver_0", sha=str(n), texts=texts)
+    body = {"size": 10, "source": "traffic"}
+    job = client.post("/v1/models/m/versions/1/reviews", json=body).json()["id"]
+    with transaction() as session:
+        session.execute(delete(LoggedVerdict).where(LoggedVerdict.id.in_(["v_3", "v_4", "v_5"])))
+    drain(job, HANDLERS)
+    found = items(job)
+    assert len(found) == 9 and sum(item.weight for item in found) == pytest.approx(12)
 
 
 def test_unlabelled_pairs_are_shown_with_their_conversation(
