@@ -173,6 +173,23 @@ class Client:
         body = {"instruction": instruction, "response_a": response_a, "response_b": response_b}
         return self.call("POST", "/judge", json={**body, **options})
 
+    def start_canary(self, model: str, alias: str, version: int, **options: Any) -> Json:
+        """Try a version on a share of the alias's calls. `options`: the fields of `CanaryIn`."""
+        path = f"/v1/models/{model}/aliases/{alias}/canary"
+        return self.call("PUT", path, json={"version": version, **options})
+
+    def end_canary(self, model: str, alias: str) -> Json:
+        """The canary; its report stays."""
+        return self.call("DELETE", f"/v1/models/{model}/aliases/{alias}/canary")
+
+    def canary_report(self, canary_id: str) -> Json:
+        """How a canary, living or ended, compares with the version that its alias named."""
+        return self.call("GET", f"/v1/canaries/{canary_id}/report")
+
+    def verdict(self, verdict_id: str) -> Json:
+        """A logged answer, with the version that gave it."""
+        return self.call("GET", f"/v1/verdicts/{verdict_id}")
+
     def judge_stream(
         self, instruction: str, response_a: str, response_b: str, **options: Any
     ) -> Iterator[tuple[str, Json]]:
