@@ -55,7 +55,7 @@ def image_command(image: str) -> list[str]:
 
 def test_every_process_of_the_embedded_stack_is_there_with_the_same_command() -> None:
     with_engine = {"SELFTAUGHT_VLLM_PYTHON": "python"}
-    specs = services(StackConfig(home=".", generator_workers=1, env=with_engine), 1, 2)
+    specs = services(StackConfig(home=".", generator_workers=1, env=with_engine), 1, [2])
     names = {"gateway": "api", "generator1": "generator", "trainer1": "trainer"}
     embedded = {names.get(spec.name, spec.name): spec for spec in specs}
     embedded["trainer-gpu"] = embedded["trainer"]
