@@ -61,6 +61,7 @@ from selftaught.contracts.judging import (
     JudgeStart,
     Latency,
     OrderVerdict,
+    PairProbability,
     Ranked,
     RankIn,
     Ranking,
@@ -68,6 +69,7 @@ from selftaught.contracts.judging import (
     Ruling,
     ScoreIn,
     Text,
+    VerdictProbability,
 )
 from selftaught.contracts.models import (
     AliasIn,
@@ -200,6 +202,7 @@ __all__ = [
     "ModelOut",
     "OrderVerdict",
     "Page",
+    "PairProbability",
     "PairSettings",
     "PairedOut",
     "Prepare",
@@ -248,6 +251,7 @@ __all__ = [
     "TrainSettings",
     "ValidateSettings",
     "VerdictOut",
+    "VerdictProbability",
     "VerdictTrace",
     "VersionOut",
     "example",

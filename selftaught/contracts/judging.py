@@ -8,6 +8,11 @@ from pydantic import BaseModel, Field, model_validator
 
 from selftaught.contracts.base import Contract, example
 
+ALLOW_TIE = (
+    "False: A or B whenever anything could be read. What would be a tie goes to the response with "
+    "the higher probability over both orders; without one, to that with more votes over both "
+    "orders; if they are level, to the one whose hash is smaller."
+)
 Text = Annotated[str, Field(max_length=100_000)]
 
 
@@ -73,6 +78,7 @@ class JudgeIn(Asked):
         None, description="Judge template; default: the one that the version was trained with."
     )
     both_orders: bool = Field(True, description="Judge in both orders; disagreement is a tie.")
+    allow_tie: bool = Field(True, description=ALLOW_TIE)
     stream: bool = Field(
         False,
         description="Answer with Server-Sent Events: the reasoning as it is written, then the "
@@ -113,6 +119,7 @@ class RankIn(Asked):
         None, description="Judge template; default: the one that the version was trained with."
     )
     both_orders: bool = Field(True, description="Judge in both orders; disagreement is a tie.")
+    allow_tie: bool = Field(True, description=ALLOW_TIE)
     method: Literal["tournament", "sort"] = Field(
         "tournament",
         description="'tournament': a Bradley-Terry fit to many comparisons, with intervals. "
@@ -132,12 +139,33 @@ class RankIn(Asked):
         return JudgeIn(**shared, response_a=self.responses[one], response_b=self.responses[other])
 
 
+class VerdictProbability(BaseModel):
+    """Of each verdict, by the model's token alternatives where it wrote the verdict; in the
+    request's letters; they sum to 1."""
+
+    a: float
+    b: float
+    tie: float
+
+
+class PairProbability(VerdictProbability):
+    """Of both orders together: their mean log-odds of A against B, and their mean of ties."""
+
+    calibrated: bool = Field(
+        description="Whether the odds of A against B were corrected by the version's temperature. "
+        "True for one vote in both orders with the template that it was validated with."
+    )
+
+
 class OrderVerdict(BaseModel):
     """What the judge says of the pair in one order."""
 
     order: Literal["AB", "BA"] = Field(description="BA: the responses were shown swapped.")
     verdict: Literal["A", "B", "tie", "unparsable"] = Field(description="In the request's letters.")
     share: float = Field(description="Share of this order's votes for the verdict.")
+    probability: VerdictProbability | None = Field(
+        description="As the model gave it: mean over the votes. Null if the engine gives none."
+    )
     reasoning: str | None = Field(
         None, description="If asked to explain: the text of one vote with this verdict, as written."
     )
@@ -158,6 +186,10 @@ class Ruling(BaseModel):
         description="Which response is better; unparsable if no vote could be read."
     )
     confidence: float = Field(description="Share of all votes, over both orders, for the verdict.")
+    probability: PairProbability | None = Field(
+        description="How likely each verdict is; null if the engine does not tell it, or an order "
+        "could not be read."
+    )
     orders_agree: bool | None = Field(description="None when one order was judged.")
     orders: list[OrderVerdict] = Field(description="The verdict of each order that was judged.")
     parse_failures: int = Field(description="Votes without a readable verdict; they are no ties.")

@@ -28,6 +28,7 @@ from selftaught.inference.decoders import (
     supports_shared_prefix,
 )
 from selftaught.inference.detokenising import Growing
+from selftaught.inference.pieces import Pieces
 from selftaught.inference.protocol import (
     Completion,
     Dialogue,
@@ -38,6 +39,8 @@ from selftaught.inference.protocol import (
     in_rounds,
 )
 from selftaught.inference.sampling import pick, uniforms
+from selftaught.inference.tails import Tails
+from selftaught.judging import mark_logprobs
 
 _COMPACT_BELOW = 0.85
 """Finished rows leave the batch when less than this share of it is still running."""
@@ -77,6 +80,7 @@ class LocalEngine:
         if self._shared:
             self.model.set_attn_implementation(ATTENTION)
         self._ends = _end_tokens(self.model, self.tokenizer)
+        self._pieces = Pieces(self.tokenizer)
         self._context = int(getattr(self.model.config, "max_position_embeddings", 2**31))
         self._max_tokens = cache_bytes // _cache_bytes_per_token(self.model)
 
@@ -163,11 +167,14 @@ class LocalEngine:
         rows = np.arange(len(owner))  # which sample each row of the batch is
         running = np.ones(len(owner), dtype=bool)  # by row: not finished yet
         ended = np.zeros(len(owner), dtype=bool)  # by sample: wrote an end token
+        tails = Tails(len(owner), logits.shape[-1]) if any(r.marks for r in requests) else None
         step = 0
         while True:
             uniform = torch.from_numpy(uniforms(seeds[rows], samples[rows], step))
             tokens = pick(logits, sampling, uniform.to(logits.device, torch.float32))
             chosen = tokens.cpu().numpy()
+            if tails is not None:
+                tails.write(step, rows, running, logits, tokens)
             step += 1
             for row in np.flatnonzero(running):
                 sample = int(rows[row])
@@ -185,16 +192,29 @@ class LocalEngine:
                 tokens = tokens[torch.from_numpy(kept).to(tokens.device)]
                 rows, running = rows[kept], running[kept]
             logits = decoder.step(tokens)
-        return self._completions(prompts, owner, written, ended)
+        likely: list[tuple[float, ...] | None] = [None] * len(owner)
+        if tails is not None:
+            for sample, index in enumerate(owner):
+                tail = tails.read(sample, written[sample], self._pieces)
+                marks = requests[index].marks
+                likely[sample] = mark_logprobs(tail, marks) if marks else None
+        return self._completions(prompts, owner, written, ended, likely)
 
     def _completions(
-        self, prompts: list[list[int]], owner: Any, written: list[list[int]], ended: Any
+        self,
+        prompts: list[list[int]],
+        owner: Any,
+        written: list[list[int]],
+        ended: Any,
+        likely: list[tuple[float, ...] | None],
     ) -> list[list[Completion]]:
         texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
         grouped: list[list[Completion]] = [[] for _ in prompts]
-        for index, text, tokens, stop in zip(owner, texts, written, ended, strict=True):
+        samples = zip(owner, texts, written, ended, likely, strict=True)
+        for index, text, tokens, stop, mark_logs in samples:
+            reason: Literal["stop", "length"] = "stop" if stop else "length"
             grouped[index].append(
-                Completion(text, "stop" if stop else "length", len(prompts[index]), len(tokens))
+                Completion(text, reason, len(prompts[index]), len(tokens), mark_logs)
             )
         return grouped
 

@@ -24,7 +24,7 @@ from selftaught.inference.protocol import (
     Sampling,
 )
 from selftaught.inference.streaming import StreamingEngine, Window
-from selftaught.judging import Message
+from selftaught.judging import TAIL, TOP, Message, Token, mark_logprobs
 from selftaught.settings import SecretError, endpoint_key
 
 PROMPT_STATUS = frozenset({400, 413, 422})
@@ -37,7 +37,9 @@ class OpenAIEngine(StreamingEngine[list[Message]]):
     `window`: requests in flight. `attempts`: tries per request for 429, 5xx and connection errors,
     with exponential backoff from `backoff` seconds, or as long as Retry-After says (at most 60 s).
     `endpoint`: its name, whose key is read at every call (see endpoint_key); without a name, or
-    without a key, none is sent. A key that cannot be read raises ModelLoadError.
+    without a key, none is sent. A key that cannot be read raises ModelLoadError. `logprobs`: does
+    the server give token alternatives? None: nobody has asked yet; one that refuses them is not
+    asked for them again.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class OpenAIEngine(StreamingEngine[list[Message]]):
         self.model = model
         self.attempts = attempts
         self.backoff = backoff
+        self.logprobs: bool | None = None
         self._endpoint = endpoint
         self._window = window
         self._timeout = timeout
@@ -90,6 +93,7 @@ class _ChatSession:
         sample: int,
         sampling: Sampling,
         hear: Hear | None = None,
+        marks: tuple[str, ...] = (),
     ) -> Completion | EngineRefused:
         body: dict[str, Any] = {
             "model": self.engine.model,
@@ -102,6 +106,27 @@ class _ChatSession:
         }
         if sampling.top_k:
             body["top_k"] = sampling.top_k  # vLLM's extension; other servers may reject it
+        if not marks or self.engine.logprobs is False:
+            return await self._post(body, hear)
+        try:
+            asked = {**body, "logprobs": True, "top_logprobs": TOP}
+            found = await self._post(asked, hear, marks)
+        except EngineRefused as refusal:
+            found = refusal
+        if isinstance(found, Completion):
+            self.engine.logprobs = True
+        elif not self.engine.logprobs:  # refused for the logprobs? Without them it will be seen
+            found = await self._post(body, hear)
+            if isinstance(found, Completion):
+                self.engine.logprobs = False
+        elif found.status not in PROMPT_STATUS:
+            raise found
+        return found
+
+    async def _post(
+        self, body: dict[str, Any], hear: Hear | None, marks: tuple[str, ...] = ()
+    ) -> Completion | EngineRefused:
+        """See :meth:`ask`; `marks` if the body asks for logprobs."""
         problem = ""
         for attempt in range(self.engine.attempts):
             wait = self.engine.backoff * 2**attempt * random.uniform(0.5, 1.0)
@@ -111,11 +136,11 @@ class _ChatSession:
                 problem = str(error)
             else:
                 if reply.success:
-                    return _completion(reply)
+                    return _completion(reply, marks)
                 problem = f"HTTP {reply.status}: {reply.text}"
                 if reply.status in PROMPT_STATUS:
                     return EngineRefused(reply.status, reply.text)
-                if reply.status != 429 and reply.status < 500:
+                if reply.status == 501 or (reply.status != 429 and reply.status < 500):
                     raise EngineRefused(reply.status, reply.text)
                 wait = _retry_after(reply) or wait
             if attempt + 1 < self.engine.attempts:
@@ -129,7 +154,7 @@ def _retry_after(reply: Reply) -> float | None:
     return min(float(value), 60.0) if value.isdigit() else None
 
 
-def _completion(reply: Reply) -> Completion:
+def _completion(reply: Reply, marks: tuple[str, ...]) -> Completion:
     """The first choice of an answer; EngineUnavailable if it is not one."""
     try:
         answer = reply.json()
@@ -140,6 +165,22 @@ def _completion(reply: Reply) -> Completion:
             finish_reason="length" if choice["finish_reason"] == "length" else "stop",
             prompt_tokens=int(usage.get("prompt_tokens", 0)),
             completion_tokens=int(usage.get("completion_tokens", 0)),
+            mark_logprobs=mark_logprobs(_tail(choice), marks) if marks else None,
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise EngineUnavailable(f"not a chat completion: {reply.text[:200]!r}") from error
+
+
+def _tail(choice: dict[str, Any]) -> list[Token]:
+    """The last tokens of a choice; none if the server gives no logprobs."""
+    try:
+        return [
+            Token(
+                one["token"],
+                float(one["logprob"]),
+                [(other["token"], float(other["logprob"])) for other in one["top_logprobs"]],
+            )
+            for one in choice["logprobs"]["content"][-TAIL:]
+        ]
+    except (KeyError, TypeError):  # null, or a form of the server's own
+        return []

@@ -37,14 +37,17 @@ begin with the one before is written anew (a server died). It must return at onc
 class Request:
     """A conversation to continue `n` times: samples first .. first+n-1.
 
-    A sample depends on (seed, its number) only, so asking for it later gives the same. `hear` is
-    told how the first of them grows; an engine may leave that out, and need not tell its end.
+    A sample depends on (seed, its number) only, so asking for it later gives the same. `marks`:
+    texts one of which a completion will write near its end; it is then told how likely each was.
+    `hear` is told how the first of them grows; an engine may leave that out, and need not tell its
+    end.
     """
 
     messages: Sequence[Message]
     seed: int
     n: int = 1
     first: int = 0
+    marks: tuple[str, ...] = ()
     hear: Hear | None = field(default=None, compare=False, repr=False)
 
 
@@ -54,13 +57,15 @@ class Completion:
 
     `finish_reason`: "stop" = the model ended it; "length" = cut off at max_tokens; "rejected" = the
     model cannot take this prompt (too long for it), text empty. Token counts are the model's own;
-    the end token counts as a completion token.
+    the end token counts as a completion token. `mark_logprobs`: of each of the request's marks (see
+    judging.mark_logprobs); None if none were asked for, or it cannot be told.
     """
 
     text: str
     finish_reason: Literal["stop", "length", "rejected"]
     prompt_tokens: int
     completion_tokens: int
+    mark_logprobs: tuple[float, ...] | None = None
 
     @property
     def finished(self) -> bool:

@@ -102,8 +102,10 @@ class Session(Protocol[Prompt]):
         sample: int,
         sampling: Sampling,
         hear: Hear | None = None,
+        marks: tuple[str, ...] = (),
     ) -> Completion | EngineRefused:
-        """One sample; an EngineRefused that is returned is about this prompt alone."""
+        """One sample (`marks` as in Request); an EngineRefused that is returned is about this
+        prompt alone."""
         ...
 
 
@@ -202,7 +204,9 @@ class _Call(Generic[Prompt]):
         hear = request.hear if sample == request.first else None
         async with self._session.window.hold(self._session.cost(prompt, sampling)):
             self.began = min(self.began, time.perf_counter())
-            found = await self._session.ask(prompt, request.seed, sample, sampling, hear)
+            found = await self._session.ask(
+                prompt, request.seed, sample, sampling, hear, request.marks
+            )
         if isinstance(found, EngineRefused):
             self._refusals.append(found)
             return Completion("", "rejected", 0, 0)

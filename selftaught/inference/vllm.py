@@ -23,6 +23,7 @@ from selftaught.engines import Look, Served, Target, look, want
 from selftaught.hashing import stable_seed
 from selftaught.inference.chat import render_chat
 from selftaught.inference.openai import PROMPT_STATUS
+from selftaught.inference.pieces import Pieces
 from selftaught.inference.posting import NoAnswer, Poster, Reply, poster
 from selftaught.inference.protocol import (
     Completion,
@@ -34,7 +35,7 @@ from selftaught.inference.protocol import (
     Sampling,
 )
 from selftaught.inference.streaming import StreamingEngine, Window
-from selftaught.judging import Message
+from selftaught.judging import TAIL, TOP, Message, Token, mark_logprobs
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class VllmEngine(StreamingEngine[list[int]]):
         self.job_id = job_id
         self.patience = patience
         self.tokenizer = _tokenizer(str(target.folder), target.spec.base)
+        self.pieces = Pieces(self.tokenizer)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[_TokenSession]:
@@ -108,6 +110,7 @@ class _TokenSession:
         sample: int,
         sampling: Sampling,
         hear: Hear | None = None,
+        marks: tuple[str, ...] = (),
     ) -> Completion | EngineRefused:
         body: dict[str, Any] = {
             "model": self._engine.target.model,
@@ -115,6 +118,8 @@ class _TokenSession:
             "seed": stable_seed(seed, sample),
             **sampling.model_dump(),
         }
+        if marks:  # tokens by number, for their texts alone do not tell " A" from "A"
+            body |= {"logprobs": TOP, "return_tokens_as_token_ids": True}
         problem = ""
         for _ in range(ATTEMPTS):
             server = await self._server(seed)
@@ -124,7 +129,7 @@ class _TokenSession:
                 problem = str(error)
             else:
                 if reply.success:
-                    return self._completion(reply, sampling.max_tokens)
+                    return self._completion(reply, sampling.max_tokens, marks)
                 problem = f"HTTP {reply.status}: {reply.text}"
                 if reply.status in PROMPT_STATUS:
                     return EngineRefused(reply.status, reply.text)
@@ -170,7 +175,7 @@ class _TokenSession:
             log.warning("no look at the engines: %s", error)
         return self._seen
 
-    def _completion(self, reply: Reply, limit: int) -> Completion:
+    def _completion(self, reply: Reply, limit: int, marks: tuple[str, ...]) -> Completion:
         answer = reply.json()
         choice, usage = answer["choices"][0], answer["usage"]
         self._written[limit] += usage["completion_tokens"]
@@ -180,7 +185,33 @@ class _TokenSession:
             finish_reason="length" if choice["finish_reason"] == "length" else "stop",
             prompt_tokens=usage["prompt_tokens"],
             completion_tokens=usage["completion_tokens"],
+            mark_logprobs=mark_logprobs(self._tail(choice["logprobs"]), marks) if marks else None,
         )
+
+    def _tail(self, logprobs: dict[str, Any] | None) -> list[Token]:
+        """The last tokens of an answer: by place, {token_id:<id>: log-probability} of the one that
+        was written and of the most likely ones. An answer without tokens has none."""
+        if not logprobs:
+            return []
+        pieces = self._engine.pieces
+        found = []
+        for name, logprob, options in zip(
+            logprobs["tokens"][-TAIL:],
+            logprobs["token_logprobs"][-TAIL:],
+            logprobs["top_logprobs"][-TAIL:],
+            strict=True,
+        ):
+            top = [
+                (pieces[_id_of(other)], value)
+                for other, value in options.items()
+                if other != name or len(options) <= TOP  # else it is there beside the most likely
+            ]
+            found.append(Token(pieces[_id_of(name)], logprob, top))
+        return found
+
+
+def _id_of(name: str) -> int:
+    return int(name.removeprefix("token_id:"))
 
 
 @lru_cache(maxsize=8)

@@ -4,6 +4,15 @@ Knows nothing about models, databases or the web.
 """
 
 from selftaught.judging.fencing import break_tokens, neutralise
+from selftaught.judging.probability import (
+    TAIL,
+    TOP,
+    Probability,
+    Token,
+    mark_logprobs,
+    of_votes,
+    over_orders,
+)
 from selftaught.judging.templates import (
     LENGTHS,
     ORDERS,
@@ -34,6 +43,7 @@ from selftaught.judging.verdicts import (
     aggregate,
     combine,
     parse_verdict,
+    settle,
     swap,
     tally,
 )
@@ -41,6 +51,8 @@ from selftaught.judging.verdicts import (
 __all__ = [
     "LENGTHS",
     "ORDERS",
+    "TAIL",
+    "TOP",
     "BestOfFourTemplate",
     "Combined",
     "JudgeTemplate",
@@ -51,10 +63,12 @@ __all__ = [
     "Modification",
     "ModifyTemplate",
     "Order",
+    "Probability",
     "RatingTemplate",
     "ScoreTemplate",
     "Tally",
     "Template",
+    "Token",
     "Verdict",
     "aggregate",
     "break_tokens",
@@ -64,9 +78,13 @@ __all__ = [
     "load_label_template",
     "load_modify_template",
     "load_template",
+    "mark_logprobs",
     "neutralise",
+    "of_votes",
+    "over_orders",
     "parse_template",
     "parse_verdict",
+    "settle",
     "swap",
     "tally",
     "template_names",

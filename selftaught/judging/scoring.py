@@ -14,21 +14,38 @@ from typing import Any
 from selftaught.hashing import stable_seed
 from selftaught.inference import Engine, Request, Sampling
 from selftaught.jsonl import Row
-from selftaught.judging import ORDERS, JudgeTemplate, Verdict, combine, parse_verdict
+from selftaught.judging import (
+    ORDERS,
+    JudgeTemplate,
+    Probability,
+    Verdict,
+    combine,
+    of_votes,
+    over_orders,
+    parse_verdict,
+)
 
 _SUBSET = "subset/"
 
 
 def judge_outcomes(
-    engine: Engine, template: JudgeTemplate, pairs: Sequence[Row], max_tokens: int
+    engine: Engine,
+    template: JudgeTemplate,
+    pairs: Sequence[Row],
+    max_tokens: int,
+    sure: bool = False,
 ) -> list[Row]:
     """Judge rows {id, instruction, chosen, rejected, subset?} greedily in both orders.
 
-    Outcomes: {id, subset, ab, ba, verdict, text_ab, text_ba, tokens}; ab and ba are verdicts in the
-    letters as shown, `verdict` combines them (A = the chosen response); tokens were written.
+    Outcomes: {id, subset, ab, ba, verdict, text_ab, text_ba, tokens, log_odds}; ab and ba are
+    verdicts in the letters as shown, `verdict` combines them (A = the chosen response); tokens were
+    written. `log_odds` are those of the chosen response against the rejected one over both orders
+    (:func:`over_orders`); None unless `sure` asks for them, the engine gives token alternatives and
+    both judgments could be read.
     """
+    marks = template.verdict_marks if sure else ()
     requests = [
-        Request(template.show(pair, order), stable_seed("score", pair["id"], order))
+        Request(template.show(pair, order), stable_seed("score", pair["id"], order), marks=marks)
         for pair in pairs
         for order in ORDERS
     ]
@@ -47,9 +64,19 @@ def judge_outcomes(
                 "text_ab": both[0].text,
                 "text_ba": both[1].text,
                 "tokens": sum(each.completion_tokens for each in both),
+                "log_odds": _log_odds(
+                    of_votes(template, [(ab, both[0].mark_logprobs)]),
+                    of_votes(template, [(ba, both[1].mark_logprobs)]),
+                ),
             }
         )
     return outcomes
+
+
+def _log_odds(ab: Probability | None, ba: Probability | None) -> float | None:
+    if ab is None or ba is None:
+        return None
+    return round(over_orders([ab, ba.swapped()]).log_odds, 4)
 
 
 def score_pairs(

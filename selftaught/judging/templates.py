@@ -104,6 +104,11 @@ class JudgeTemplate(_Prompt):
             raise ValueError("verdicts: one mark contains another")
         return self
 
+    @property
+    def verdict_marks(self) -> tuple[str, ...]:
+        """The mark of each verdict, in the order of `verdicts`."""
+        return tuple(self.verdicts.values())
+
     @cached_property
     def marks(self) -> tuple[str, ...]:
         """Borders and verdicts; no verdict of words only ("Answer A"), which anybody may write."""

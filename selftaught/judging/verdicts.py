@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from selftaught.judging.templates import JudgeTemplate, Order
@@ -118,6 +118,24 @@ def aggregate(ab: Sequence[Verdict], ba: Sequence[Verdict] | None = None) -> Jud
         both = combine(orders["AB"].verdict, swap(orders["BA"].verdict))
         verdict, agree = both.verdict, both.agree
     return Judged(verdict, _share(votes, verdict), agree, orders, votes.count(Verdict.UNPARSABLE))
+
+
+def settle(
+    judged: Judged, votes: Sequence[Verdict], log_odds: float | None, coin: Verdict
+) -> Judged:
+    """The same with A or B in place of a tie, where no tie is wanted.
+
+    `votes`: all that were cast, of both orders, in the pair's letters. The verdict is that of the
+    log-odds (A against B, over both orders) if they are known; else that of the more votes; if
+    these are level, `coin`. One order that could be read is enough; if nothing could be, it stays
+    unparsable. `confidence` stays the share of all votes for the verdict, and may be 0.
+    """
+    if judged.verdict in (Verdict.A, Verdict.B) or set(votes) <= {Verdict.UNPARSABLE}:
+        return judged
+    counts = Counter(votes)
+    lead = log_odds or counts[Verdict.A] - counts[Verdict.B]
+    verdict = coin if not lead else Verdict.A if lead > 0 else Verdict.B
+    return replace(judged, verdict=verdict, confidence=_share(votes, verdict))
 
 
 def _share(votes: Iterable[Verdict], verdict: Verdict) -> float:

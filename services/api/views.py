@@ -250,7 +250,8 @@ def _stage(row: Stage, counts: dict[str, int]) -> StageOut:
         chunks=row.chunks,
         chunks_done=row.chunks_done,
         counts=counts,
-        metrics=row.metrics,
+        # The log-odds of every pair are the gate's matter, too.
+        metrics={name: value for name, value in row.metrics.items() if name != "log_odds"},
         seconds=_seconds(row.started_at, row.finished_at),
     )
 

@@ -44,6 +44,7 @@ from selftaught.settings import get_settings
 from selftaught.store import StoreError
 from selftaught.versions import open_version
 from services.evaluator.askers import Answered, Asker, asker
+from services.evaluator.calibration import Calibrations
 from services.evaluator.live import Live
 from services.evaluator.lookup import Lookup, Named
 from services.evaluator.opened import Opened, named_versions, news
@@ -104,6 +105,7 @@ class Judge:
         self._templates: dict[str, JudgeTemplate] = {}
         self._score_templates: dict[str, ScoreTemplate] = {}
         self._opened = Opened(_load)
+        self._calibrations = Calibrations()
 
     async def judge(
         self, question: JudgeIn, request_id: str | None = None, live: Live | None = None
@@ -252,7 +254,8 @@ class Judge:
         answer = await self._answer(version, requests, sampling, question)
         if live is not None:
             live.end(answer.completions)
-        return ruling(question, version, template, answer.completions), answer
+        calibration = await self._calibrations.of(version.id)
+        return ruling(question, version, template, answer.completions, calibration), answer
 
     async def _answer(
         self,
@@ -322,7 +325,7 @@ async def _load(version: ModelVersion) -> tuple[Engine, Asker]:
 
 def _key(version: ModelVersion, requests: Sequence[Request], sampling: SamplingSettings) -> bytes:
     """Everything that the completions follow from."""
-    asked = [[request.messages, request.seed, request.n] for request in requests]
+    asked = [[one.messages, one.seed, one.n, one.marks] for one in requests]
     text = orjson.dumps([version.id, asked, sampling.model_dump()])
     return hashlib.blake2b(text, digest_size=32).digest()
 

@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from selftaught.contracts import Asked, JudgeIn, OrderVerdict, Ruling, SamplingSettings, ScoreIn
+from selftaught.contracts import (
+    Asked,
+    JudgeIn,
+    OrderVerdict,
+    PairProbability,
+    Ruling,
+    SamplingSettings,
+    ScoreIn,
+    VerdictProbability,
+)
 from selftaught.database.tables import ModelVersion
 from selftaught.hashing import stable_seed
 from selftaught.inference import Completion, Request
@@ -16,14 +25,19 @@ from selftaught.judging import (
     ORDERS,
     JudgeTemplate,
     Order,
+    Probability,
     ScoreTemplate,
     Tally,
     Verdict,
     aggregate,
     in_context,
+    of_votes,
+    over_orders,
     parse_verdict,
+    settle,
     swap,
 )
+from services.evaluator.calibration import Calibration
 
 
 class TooLong(Exception):
@@ -50,6 +64,7 @@ def requests_of(question: JudgeIn, template: JudgeTemplate, key: bytes) -> list[
             template.show(pair, order, key),
             stable_seed("judge", *pair.values(), order),
             n=question.votes,
+            marks=template.verdict_marks,
         )
         for order in orders_of(question)
     ]
@@ -67,8 +82,12 @@ def ruling(
     version: ModelVersion,
     template: JudgeTemplate,
     answers: Sequence[Sequence[Completion]],
+    calibration: Calibration | None = None,
 ) -> Ruling:
-    """The verdict from the completions of :func:`requests_of`; raises TooLong."""
+    """The verdict from the completions of :func:`requests_of`; raises TooLong.
+
+    `calibration`: the version's, if it has one (:func:`services.evaluator.calibration.load`).
+    """
     if any(vote.finish_reason == "rejected" for votes in answers for vote in votes):
         raise TooLong(f"the pair is too long for {version.ref}")
     by_order = dict(zip(orders_of(question), answers, strict=True))
@@ -76,13 +95,29 @@ def ruling(
         order: [parse_verdict(vote.text, template, vote.finished) for vote in found]
         for order, found in by_order.items()
     }
+    likely = {
+        order: _likely(order, votes[order], found, template) for order, found in by_order.items()
+    }
+    pair, calibrated = None, False
+    if None not in likely.values():
+        calibrated = calibration is not None and calibration.fits(question, template)
+        temperature = calibration.temperature if calibration and calibrated else 1.0
+        pair = over_orders([one for one in likely.values() if one], temperature)
     judged = aggregate(votes["AB"], votes.get("BA"))
+    if not question.allow_tie:
+        cast = [*votes["AB"], *map(swap, votes.get("BA", ()))]
+        judged = settle(judged, cast, pair and pair.log_odds, coin(question))
+        pair = pair and pair.without_tie()
     return Ruling(
         verdict=judged.verdict.value,
         confidence=judged.confidence,
+        probability=pair
+        and PairProbability(a=pair.a, b=pair.b, tie=pair.tie, calibrated=calibrated),
         orders_agree=judged.agree,
         orders=[
-            _order(order, judged.orders[order], votes[order], found, question.explain)
+            _order(
+                order, judged.orders[order], votes[order], found, likely[order], question.explain
+            )
             for order, found in by_order.items()
         ],
         parse_failures=judged.parse_failures,
@@ -93,6 +128,16 @@ def ruling(
         prompt_tokens=sum(found[0].prompt_tokens for found in by_order.values()),
         completion_tokens=sum(vote.completion_tokens for found in answers for vote in found),
     )
+
+
+def coin(question: JudgeIn) -> Verdict:
+    """A or B by the content alone: the same response wins if the two change places."""
+    instruction = instruction_of(question)
+    a, b = (
+        stable_seed("coin", instruction, response)
+        for response in (question.response_a, question.response_b)
+    )
+    return Verdict.A if a <= b else Verdict.B
 
 
 def score_requests(question: ScoreIn, template: ScoreTemplate, key: bytes) -> list[Request]:
@@ -147,11 +192,24 @@ def instruction_of(question: Asked) -> str:
     return text
 
 
+def _likely(
+    order: Order,
+    votes: Sequence[Verdict],
+    answers: Sequence[Completion],
+    template: JudgeTemplate,
+) -> Probability | None:
+    """One order's probability in the pair's letters; None if the engine told none."""
+    logprobs = [vote.mark_logprobs for vote in answers]
+    shown = of_votes(template, zip(votes, logprobs, strict=True))
+    return shown.swapped() if shown and order == "BA" else shown
+
+
 def _order(
     order: Order,
     tally: Tally,
     votes: Sequence[Verdict],
     answers: Sequence[Completion],
+    likely: Probability | None,
     explain: bool,
 ) -> OrderVerdict:
     """One order's outcome, with the text of a vote for it (level votes: of the first vote)."""
@@ -161,5 +219,6 @@ def _order(
         order=order,
         verdict=tally.verdict.value,
         share=tally.share,
+        probability=likely and VerdictProbability(a=likely.a, b=likely.b, tie=likely.tie),
         reasoning=answers[chosen].text if explain else None,
     )

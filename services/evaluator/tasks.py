@@ -39,6 +39,7 @@ from selftaught.database.tables import (
 )
 from selftaught.fences import fence_key
 from selftaught.ids import new_id
+from selftaught.judging.calibration import calibrations
 from selftaught.judging.scoring import (
     count_outcomes,
     judge_outcomes,
@@ -55,7 +56,11 @@ from services.evaluator.ruling import sampling_of
 
 
 def validate(lease: Lease) -> Result:
-    """Judge a range of pairs in both orders, greedily, with the version's own judge template."""
+    """Judge a range of pairs in both orders, greedily, with the version's own judge template.
+
+    Metrics: counts as in scoring.count_outcomes, and the log-odds of each pair for the gate's
+    calibration.
+    """
     with transaction() as session:
         version = session.get_one(ModelVersion, lease.input["version"])
     pairs = list(_pairs(lease.input))
@@ -64,6 +69,7 @@ def validate(lease: Lease) -> Result:
         judge_template(version.lineage["template"]["name"]),
         pairs,
         lease.recipe.validate_.max_tokens,
+        sure=True,
     )
     scored = count_outcomes(outcomes)
     return Result(
@@ -73,6 +79,7 @@ def validate(lease: Lease) -> Result:
             "version": version.id,
             "scored": scored,
             "right": rights(outcomes),
+            "log_odds": [outcome["log_odds"] for outcome in outcomes],
         },
     )
 
@@ -87,7 +94,7 @@ def _pairs(chunk_input: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def gate(lease: Lease) -> Result:
-    """Sum up the validate stage's chunks."""
+    """Sum up the validate stage's chunks; fit a temperature to each version's held-out pairs."""
     with transaction() as session:
         parts = session.scalars(
             select(Chunk.metrics)
@@ -98,16 +105,23 @@ def gate(lease: Lease) -> Result:
     by_set: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for part in parts:
         by_set.setdefault((part["version"], part["set"]), []).append(part)
+    found = {
+        key: summarise(merge_counts(one["scored"] for one in of)) for key, of in by_set.items()
+    }
+    for version in {version for version, _ in by_set}:
+        log_odds = {name: _log_odds(of) for (one, name), of in by_set.items() if one == version}
+        for name, calibration in calibrations(log_odds).items():
+            found[version, name]["calibration"] = calibration
     scored = [
-        (
-            version,
-            name,
-            summarise(merge_counts(one["scored"] for one in chunks)),
-            "".join(one.get("right", "") for one in chunks),
-        )
+        (version, name, found[version, name], "".join(one.get("right", "") for one in chunks))
         for (version, name), chunks in by_set.items()
     ]
     return Result(extra={"scored": scored})
+
+
+def _log_odds(parts: list[dict[str, Any]]) -> list[float | None]:
+    # Chunks that were validated before there was a calibration have none.
+    return [one for part in parts for one in part.get("log_odds", [])]
 
 
 def apply_gate(session: Session, lease: Lease, result: Result) -> dict[str, Any]:
