@@ -106,7 +106,7 @@ def ruling(
     judged = aggregate(votes["AB"], votes.get("BA"))
     if not question.allow_tie:
         cast = [*votes["AB"], *map(swap, votes.get("BA", ()))]
-        judged = settle(judged, cast, pair and pair.log_odds, coin(question))
+        judged = settle(judged, cast, pair.log_odds if pair else None, coin(question))
         pair = pair and pair.without_tie()
     return Ruling(
         verdict=judged.verdict.value,

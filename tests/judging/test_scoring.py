@@ -98,7 +98,10 @@ def test_outcomes_name_verdict_and_text() -> None:
         "text_ab": "x [[A]]",
         "text_ba": "x [[C]]",
         "tokens": 14,
+        "log_odds": None,
     }
+    [asked] = judge_outcomes(judge([(A, TIE)]), TEMPLATE, pairs(1), 9, sure=True)
+    assert asked == outcome, "an engine that tells no alternatives"
 
 
 @given(st.lists(st.tuples(verdicts, verdicts), min_size=1, max_size=12), st.integers(0, 12))

@@ -12,6 +12,7 @@ from selftaught.judging import (
     combine,
     load_judge_template,
     parse_verdict,
+    settle,
     swap,
     tally,
 )
@@ -143,3 +144,31 @@ def test_aggregate_is_symmetric_in_the_responses(ab: list[Verdict], ba: list[Ver
     assert other.verdict is swap(one.verdict)
     assert other.confidence == one.confidence
     assert 0 <= one.confidence <= 1
+
+
+@pytest.mark.parametrize(
+    ("ab", "ba", "log_odds", "verdict", "confidence"),
+    [
+        ([A], [A], 0.3, A, 0.5),  # the first place twice: the probability decides,
+        ([A], [A], -0.3, B, 0.5),
+        ([A, A, B], [A, A, A], 2.0, A, 2 / 6),  # also against the votes,
+        ([A, A, B], [A, A, A], None, B, 4 / 6),  # which decide without it,
+        ([A], [A], None, B, 0.5),  # and the coin, if they are level
+        ([TIE], [TIE], None, B, 0.0),
+        ([TIE], [B], 0.0, A, 0.5),
+        ([BAD], [B], None, A, 0.5),
+        ([BAD, BAD], [BAD, BAD], None, BAD, 1.0),
+        ([A], [B], -9.0, A, 1.0),  # no tie: nothing to settle
+    ],
+)
+def test_a_tie_is_settled(
+    ab: list[Verdict],
+    ba: list[Verdict],
+    log_odds: float | None,
+    verdict: Verdict,
+    confidence: float,
+) -> None:
+    before = aggregate(ab, ba)
+    after = settle(before, [*ab, *map(swap, ba)], log_odds, coin=B)
+    assert (after.verdict, after.confidence) == (verdict, pytest.approx(confidence))
+    assert (after.agree, after.orders) == (before.agree, before.orders)
