@@ -261,6 +261,7 @@ def batch(
     ] = None,
     votes: Annotated[int, typer.Option(min=1, help="1 is greedy.")] = 1,
     both_orders: Annotated[bool, typer.Option(help="Judge in both orders.")] = True,
+    allow_tie: Annotated[bool, typer.Option(help="A tie may be the verdict.")] = True,
     explain: Annotated[bool, typer.Option(help="Write down the reasoning, too.")] = False,
 ) -> None:
     """Judge many pairs: a JSON object with instruction, response_a and response_b in each line."""
@@ -269,7 +270,7 @@ def batch(
     from selftaught.evaluate import batch as run
 
     options = {"model": model, "template": template, "votes": votes}
-    options |= {"both_orders": both_orders, "explain": explain}
+    options |= {"both_orders": both_orders, "allow_tie": allow_tie, "explain": explain}
     try:
         with Client(ensure_stack(home.resolve(), errors)) as client, out.open("wb") as file:
             found = run(client, pairs, file, options, errors)

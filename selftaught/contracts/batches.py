@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from selftaught.contracts.base import Contract, Problem, example
-from selftaught.contracts.judging import Instructed, JudgeIn, Ruling, Text
+from selftaught.contracts.judging import ALLOW_TIE, Instructed, JudgeIn, Ruling, Text
 
 BatchState = Literal["in_progress", "completed", "failed", "cancelling", "cancelled"]
 
@@ -29,6 +29,7 @@ class BatchOptions(Contract):
     )
     votes: int = Field(1, ge=1, le=64, description="1 is greedy; more are sampled and counted.")
     both_orders: bool = Field(True, description="Judge in both orders; disagreement is a tie.")
+    allow_tie: bool = Field(True, description=ALLOW_TIE)
     explain: bool = Field(False, description="Answer with what the model wrote, too.")
 
 
@@ -55,6 +56,7 @@ class BatchSettings(Contract):
     template_sha256: str
     votes: int
     both_orders: bool
+    allow_tie: bool = True
     explain: bool
     lines: int
 
@@ -64,6 +66,7 @@ class BatchSettings(Contract):
             **line.model_dump(exclude={"custom_id"}),
             votes=self.votes,
             both_orders=self.both_orders,
+            allow_tie=self.allow_tie,
             explain=self.explain,
         )
 
@@ -145,6 +148,7 @@ class BatchOut(BaseModel):
     template_sha256: str = Field(description="Of the template's content.")
     votes: int = Field(description="For each line and order.")
     both_orders: bool = Field(description="Every line is judged in both orders.")
+    allow_tie: bool = Field(description="A tie may be the verdict.")
     explain: bool = Field(description="Results say what the model wrote.")
     request_counts: RequestCounts
     verdicts: dict[Literal["A", "B", "tie", "unparsable"], int] = Field(description="So far.")

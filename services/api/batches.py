@@ -192,6 +192,7 @@ def _create(
         template_sha256=template.sha256,
         votes=options.votes,
         both_orders=options.both_orders,
+        allow_tie=options.allow_tie,
         explain=options.explain,
         lines=published.rows,
     )

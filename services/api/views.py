@@ -170,6 +170,7 @@ def _batch(row: Job, counts: dict[str, int]) -> BatchOut:
         template_sha256=settings.template_sha256,
         votes=settings.votes,
         both_orders=settings.both_orders,
+        allow_tie=settings.allow_tie,
         explain=settings.explain,
         request_counts=RequestCounts(
             total=settings.lines,

@@ -15,6 +15,7 @@ from selftaught.database.tables import ModelVersion
 from selftaught.inference import Engine
 from selftaught.jsonl import Row
 from selftaught.judging import JudgeTemplate
+from services.evaluator.calibration import Calibration
 from services.evaluator.ruling import TooLong, requests_of, ruling, sampling_of
 
 
@@ -25,10 +26,11 @@ def judge(
     template: JudgeTemplate,
     key: bytes,
     engine: Engine,
+    calibration: Calibration | None = None,
 ) -> tuple[list[Row], dict[str, int]]:
     """Results of these lines, {custom_id, line, result, error}, in their order, and counts.
 
-    `key` as in :func:`ruling.requests_of`. Counts: completed, failed (too long for the model),
+    `key` and `calibration` as in :mod:`ruling`. Counts: completed, failed (too long for the model),
     verdict_A, verdict_B, verdict_tie, verdict_unparsable, prompt_tokens (each order's prompt once),
     tokens (written).
     """
@@ -44,7 +46,7 @@ def judge(
         counts["tokens"] += sum(vote.completion_tokens for votes in found for vote in votes)
         result = BatchResult(custom_id=line["custom_id"], line=line["line"])
         try:
-            result.result = ruling(question, version, template, found)
+            result.result = ruling(question, version, template, found, calibration)
         except TooLong as error:
             counts["failed"] += 1
             title = HTTPStatus.UNPROCESSABLE_ENTITY.phrase

@@ -51,7 +51,7 @@ from selftaught.registry import judge_template
 from selftaught.versions import open_version
 from selftaught.work.kernel import Lease, Result
 from selftaught.work.worker import Handler, make_app
-from services.evaluator import batch, evaluation, reviewing
+from services.evaluator import batch, calibration, evaluation, reviewing
 from services.evaluator.ruling import sampling_of
 
 
@@ -202,6 +202,7 @@ def judge_batch(lease: Lease) -> Result:
         judge_template(settings.template),
         fence_key(),
         engine,
+        calibration.load(version.id),
     )
     return Result(counts, artifact=publish_rows("results", lease.path("judge_batch"), rows))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,15 +13,15 @@ from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
 from selftaught.artifacts import publish_rows
-from selftaught.contracts import SamplingSettings
+from selftaught.contracts import BatchSettings, SamplingSettings
 from selftaught.database import transaction
 from selftaught.database.tables import Evaluation, Iteration, ModelVersion, Stage
 from selftaught.ids import new_id
-from selftaught.inference import Completion, Request
+from selftaught.inference import Completion, Dialogue, Request
 from selftaught.judging import load_judge_template
 from selftaught.work.kernel import Lease, Result
 from selftaught.work.worker import Handler, run_one
-from services.evaluator import calibration, tasks
+from services.evaluator import batch, calibration, tasks
 from services.evaluator import judge as service
 from services.evaluator.calibration import Calibrations
 from services.evaluator.main import create_app
@@ -52,6 +52,9 @@ class Judge:
             ]
             for n, request in enumerate(requests)
         ]
+
+    def converse(self, dialogues: Iterable[Dialogue]) -> None:
+        raise NotImplementedError
 
     def close(self) -> None: ...
 
@@ -279,3 +282,21 @@ def test_answers_are_kept_with_the_marks_that_were_asked_for() -> None:
         for marks in ((), ("A", "B"), ("B", "A"))
     }
     assert len(keys) == 3
+
+
+def test_a_batch_says_what_the_judge_says(evaluator: TestClient, judge: Judge) -> None:
+    seed_iteration()
+    single = ask(evaluator)
+    with transaction() as session:
+        version = session.scalars(select(ModelVersion)).one()
+    settings = BatchSettings(
+        version=version.id, ref="m:0", template="mt-bench", template_sha256=TEMPLATE.sha256,
+        votes=1, both_orders=True, allow_tie=False, explain=False, lines=1,
+    )  # fmt: skip
+    line = {"custom_id": "x", "line": 1, **PAIR}
+    del line["model"]
+    found = calibration.load(version.id)
+    ((row,), _) = batch.judge([line], settings, version, TEMPLATE, b"", judge, found)
+    told, probability = row["result"]["probability"], single["probability"]
+    assert told["calibrated"] is True and told["tie"] == 0
+    assert told["a"] == pytest.approx(probability["a"] / (probability["a"] + probability["b"]))

@@ -50,6 +50,7 @@ class Scripted(StreamingEngine[str]):
         sample: int,
         sampling: Sampling,
         hear: Hear | None = None,
+        marks: tuple[str, ...] = (),
     ) -> Completion | EngineRefused:
         self.now += 1
         self.most = max(self.most, self.now)
