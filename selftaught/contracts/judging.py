@@ -143,9 +143,9 @@ class VerdictProbability(BaseModel):
     """Of each verdict, by the model's token alternatives where it wrote the verdict; in the
     request's letters; they sum to 1."""
 
-    a: float
-    b: float
-    tie: float
+    a: float = Field(description="That A is better.")
+    b: float = Field(description="That B is better.")
+    tie: float = Field(description="That the model calls it a tie; 0 where none is allowed.")
 
 
 class PairProbability(VerdictProbability):
@@ -164,7 +164,8 @@ class OrderVerdict(BaseModel):
     verdict: Literal["A", "B", "tie", "unparsable"] = Field(description="In the request's letters.")
     share: float = Field(description="Share of this order's votes for the verdict.")
     probability: VerdictProbability | None = Field(
-        description="As the model gave it: mean over the votes. Null if the engine gives none."
+        None,
+        description="As the model gave it: mean over the votes. Null if the engine gives none.",
     )
     reasoning: str | None = Field(
         None, description="If asked to explain: the text of one vote with this verdict, as written."
@@ -209,18 +210,21 @@ class JudgeOut(Ruling):
         canary=False,
         verdict="A",
         confidence=1.0,
+        probability={"a": 0.95, "b": 0.04999, "tie": 0.00001, "calibrated": True},
         orders_agree=True,
         orders=[
             {
                 "order": "AB",
                 "verdict": "A",
                 "share": 1.0,
+                "probability": {"a": 0.99999, "b": 0.000002, "tie": 0.000008},
                 "reasoning": "Answer: q f m. A: q q f f m m good. B: q q f m bad. [[A]]",
             },
             {
                 "order": "BA",
                 "verdict": "A",
                 "share": 1.0,
+                "probability": {"a": 0.99998, "b": 0.000004, "tie": 0.000016},
                 "reasoning": "Answer: q f m. A: q q f m bad. B: q q f f m m good. [[B]]",
             },
         ],

@@ -25,6 +25,7 @@ _CANARY: dict[str, Any] = {
     "ended_at": None,
     "ended_reason": None,
 }
+_SURE = {"a": 0.99999, "b": 0.000002, "tie": 0.000008}
 _VERDICT: dict[str, Any] = {
     "id": "vdt_019ac5a1c3d08f2a5b7c9d0e",
     "created_at": "2026-11-27T16:41:07Z",
@@ -38,8 +39,8 @@ _VERDICT: dict[str, Any] = {
     "confidence": 1.0,
     "orders_agree": True,
     "orders": [
-        {"order": "AB", "verdict": "A", "share": 1.0, "reasoning": None},
-        {"order": "BA", "verdict": "A", "share": 1.0, "reasoning": None},
+        {"order": "AB", "verdict": "A", "share": 1.0, "probability": _SURE, "reasoning": None},
+        {"order": "BA", "verdict": "A", "share": 1.0, "probability": _SURE, "reasoning": None},
     ],
     "votes": 1,
     "parse_failures": 0,
