@@ -110,8 +110,8 @@ def gate(lease: Lease) -> Result:
     }
     for version in {version for version, _ in by_set}:
         log_odds = {name: _log_odds(of) for (one, name), of in by_set.items() if one == version}
-        for name, calibration in calibrations(log_odds).items():
-            found[version, name]["calibration"] = calibration
+        for name, measured in calibrations(log_odds).items():
+            found[version, name]["calibration"] = measured
     scored = [
         (version, name, found[version, name], "".join(one.get("right", "") for one in chunks))
         for (version, name), chunks in by_set.items()
