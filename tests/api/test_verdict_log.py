@@ -70,7 +70,7 @@ def test_texts_are_kept_only_if_wanted(world: World, monkeypatch: pytest.MonkeyP
     until(lambda: len(logged()) == 2)
     assert logged()[0].texts == {
         "instruction": "i", "response_a": "good", "response_b": "bad", "rubric": "no\ufffdne",
-        "both_orders": True, "votes": 1,
+        "both_orders": True, "allow_tie": True, "votes": 1,
         "reasoning": {"AB": "because\n[[A]]", "BA": "well\n[[B]]"},
     }  # fmt: skip
 
