@@ -93,5 +93,5 @@ def test_the_command(stack: Stack, model: str, tmp_path: Path) -> None:
     results = [json.loads(row) for row in out.read_text().splitlines()]
     assert [len(one["result"]["orders"]) for one in results] == [1] * 5
     file.write_text("{}\n[]\n")
-    done = selftaught(stack, "batch", file, out)
+    done = selftaught(stack, "batch", file, out, "--model", model)
     assert done.returncode == 1 and "line 2, None: not a JSON object" in done.stderr
