@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from selftaught.hashing import stable_seed
-from selftaught.inference.posting import NoAnswer, Poster, Reply, poster
+from selftaught.inference.posting import NoAnswer, Poster, Reply, poster, proxy_of
 from selftaught.inference.protocol import (
     Completion,
     EngineRefused,
@@ -68,7 +68,8 @@ class OpenAIEngine(StreamingEngine[list[Message]]):
             key = endpoint_key(self._endpoint) if self._endpoint else None
         except SecretError as error:
             raise ModelLoadError(str(error)) from error
-        async with poster(self._window, self._timeout, key, proxies=True) as server:
+        proxy = proxy_of(self.url)
+        async with poster(self._window, self._timeout, key, proxy) as server:
             yield _ChatSession(self, server, Window(self._window))
 
 

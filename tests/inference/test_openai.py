@@ -150,3 +150,19 @@ def test_a_slow_request_holds_nobody_up(server: StandIn) -> None:
 def test_no_requests_no_answers(server: StandIn) -> None:
     assert client(server).generate([], SAMPLING) == []
     assert server.bodies == []
+
+
+def test_the_proxy_that_the_environment_names(
+    server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stand-in is the proxy: only through it can the name be reached."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("HTTP_PROXY", server.url.removesuffix("/v1"))
+    engine = OpenAIEngine("http://model.invalid/v1", "judge", attempts=1)
+    assert engine.generate([ask("hi")], SAMPLING)[0][0].finished
+    monkeypatch.setenv("NO_PROXY", "model.invalid")
+    with pytest.raises(EngineUnavailable):
+        engine.generate([ask("hi")], SAMPLING)
+    assert len(server.bodies) == 1
