@@ -93,8 +93,7 @@ async def poster(
     key: str | None = None,
     proxy: str | None = None,
 ) -> AsyncIterator[Poster]:
-    """At most `connections` at once; `timeout` of a request in seconds; `key` is a bearer's, `proxy`
-    a URL."""
+    """At most `connections` at once; `timeout` of a request in seconds; `key` of a bearer."""
     headers = {"Content-Type": "application/json"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
