@@ -7,10 +7,10 @@ A server batches by itself: each call's requests go out at once, over connection
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, Protocol
 
 from anyio import to_thread
@@ -24,7 +24,7 @@ SESSION_SECONDS = 30.0
 MOST_SAMPLES = 256
 """Samples of one batch in this process, so that nobody waits for hundreds of others."""
 
-QUIET_SECONDS = 0.02
+QUIET_SECONDS = 0.03
 """Behind a batch the next one waits until as many calls wait, or none came for so long .."""
 QUIET_SHARE = 0.1
 """.. and for no longer than this share of the time that the batch took."""
@@ -65,7 +65,7 @@ class _Call:
     requests: Sequence[Request]
     sampling: SamplingSettings
     answer: asyncio.Future[Answered]
-    came: float = field(default_factory=time.perf_counter)
+    came: float = field(default_factory=perf_counter)
 
 
 class Together:
@@ -108,10 +108,11 @@ class Together:
         """
         quiet = min(QUIET_SECONDS, QUIET_SHARE * self._took)
         seen, until = 0, self._ended + quiet
-        while (waiting := len(self._waiting)) < self._before and time.perf_counter() < until:
+        while (waiting := len(self._waiting)) < self._before and (now := perf_counter()) < until:
             if waiting > seen:
-                seen, until = waiting, time.perf_counter() + quiet
+                seen, until = waiting, now + quiet
             await asyncio.sleep(quiet / 10)
+            until += perf_counter() - now - quiet / 10  # the loop was busy: nobody could come
         self._before = 0
 
     def _next_batch(self) -> list[_Call]:
@@ -132,7 +133,7 @@ class Together:
 
     async def _answer(self, batch: list[_Call]) -> None:
         requests = [request for call in batch for request in call.requests]
-        began = time.perf_counter()
+        began = perf_counter()
         try:
             found = await to_thread.run_sync(self._engine.generate, requests, batch[0].sampling)
         except Exception as error:  # noqa: BLE001 each caller is told
@@ -140,7 +141,7 @@ class Together:
                 if not call.answer.done():
                     call.answer.set_exception(error)
             return
-        self._before, self._ended = len(batch), time.perf_counter()
+        self._before, self._ended = len(batch), perf_counter()
         took = self._took = self._ended - began
         for call in batch:
             mine, found = found[: len(call.requests)], found[len(call.requests) :]
@@ -189,7 +190,7 @@ class Streamed:
 
     async def ask(self, requests: Sequence[Request], sampling: SamplingSettings) -> Answered:
         """See Asker."""
-        came = time.perf_counter()
+        came = perf_counter()
         if self._held is None:
             self._held = asyncio.create_task(_Held(self._engine).open())
             closing = asyncio.create_task(self._close_later(self._held))
@@ -197,7 +198,7 @@ class Streamed:
             closing.add_done_callback(self._tasks.discard)
         held = await asyncio.shield(self._held)
         completions, began = await held.ask(requests, sampling)
-        return Answered(completions, began - came, time.perf_counter() - began)
+        return Answered(completions, began - came, perf_counter() - began)
 
     async def warm(self) -> None:
         """See Asker: one token, which comes when a server is there and answers as the version."""
