@@ -6,8 +6,9 @@
 
 MODEL is a folder of weights. The same prompts (both orders of a pair, greedily) go straight to the
 engine, and through gateway and evaluator, whose cache is not used. *Straight* is an asyncio client
-(aiohttp) of the engine's chat endpoint that keeps its connections; for transformers, a second copy
-of the model in this process with as many threads, asked in batches of all calls that wait.
+(aiohttp) of the engine's chat endpoint that keeps its connections and asks for log-probabilities,
+as the platform does; for transformers, a second copy of the model in this process with as many
+threads, asked in batches of all calls that wait.
 *Latency*: one call at a time, the two ways in turns; what is added is the difference of a pair of
 calls. *Throughput*: 64 calls at once, the two ways in turns; vLLM's prefix cache is emptied before
 each.
@@ -38,7 +39,7 @@ from benchmarks import machine
 from selftaught.client import ApiError, Client
 from selftaught.contracts import JudgeIn, SamplingSettings
 from selftaught.inference.local import LocalEngine
-from selftaught.judging import load_judge_template
+from selftaught.judging import TOP, load_judge_template
 from selftaught.stack.handle import Stack
 from selftaught.stack.state import free_port
 from services.evaluator.askers import Together
@@ -224,7 +225,8 @@ async def over_http(
         async def direct(question: Body) -> None:
             orders = requests_of(JudgeIn.model_validate(question), template, b"")
             sampling = {"temperature": 0, "max_tokens": model.limit, "model": served}
-            bodies = [{**sampling, "messages": request.messages} for request in orders]
+            likely = {"logprobs": True, "top_logprobs": TOP}  # as the platform asks, too
+            bodies = [{**sampling, **likely, "messages": request.messages} for request in orders]
             await asyncio.gather(*(post(http, f"{url}/chat/completions", one) for one in bodies))
 
         async def empty() -> None:
