@@ -136,6 +136,8 @@ def label_template(name: str) -> LabelTemplate:
 
 
 def _template(name: str) -> Template | None:
+    if "\0" in name:  # Postgres would refuse to look for it
+        return None
     if name in template_names():
         return load_template(name)
     try:

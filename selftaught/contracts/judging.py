@@ -13,6 +13,7 @@ ALLOW_TIE = (
     "the higher probability over both orders; without one, to that with more votes over both "
     "orders; if they are level, to the one whose hash is smaller."
 )
+Named = Annotated[str, Field(max_length=200)]
 Text = Annotated[str, Field(max_length=100_000)]
 
 
@@ -47,7 +48,7 @@ class Instructed(Contract):
 class Asked(Instructed):
     """What every question to a judge has."""
 
-    model: str | None = Field(
+    model: Named | None = Field(
         None,
         description="name, name:alias or name:number; default: what the header Selftaught-Model "
         "says, or else the only model's `latest`.",
@@ -74,7 +75,7 @@ class JudgeIn(Asked):
 
     response_a: Text = Field(description="The one called A in the answer.")
     response_b: Text = Field(description="The one called B in the answer.")
-    template: str | None = Field(
+    template: Named | None = Field(
         None, description="Judge template; default: the one that the version was trained with."
     )
     both_orders: bool = Field(True, description="Judge in both orders; disagreement is a tie.")
@@ -103,7 +104,7 @@ class ScoreIn(Asked):
     )
 
     response: Text = Field(description="What is scored.")
-    template: str = Field("score", description="Score template by name.")
+    template: Named = Field("score", description="Score template by name.")
 
 
 class RankIn(Asked):
@@ -115,7 +116,7 @@ class RankIn(Asked):
     )
 
     responses: list[Text] = Field(min_length=2, max_length=64, description="In any order.")
-    template: str | None = Field(
+    template: Named | None = Field(
         None, description="Judge template; default: the one that the version was trained with."
     )
     both_orders: bool = Field(True, description="Judge in both orders; disagreement is a tie.")

@@ -264,12 +264,12 @@ def load_model(
             local_files_only=True,
             trust_remote_code=False,
         )
+        if getattr(model, "hf_device_map", None) is None:
+            model = model.to("cuda" if cuda and place != "cpu" else "cpu")
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelLoadError(f"{path.name}: {type(error).__name__}: {error}") from error
     if not tokenizer.chat_template:
         raise ModelLoadError(f"{path.name}: the tokenizer has no chat template")
-    if getattr(model, "hf_device_map", None) is None:
-        model = model.to("cuda" if cuda and place != "cpu" else "cpu")
     return model, tokenizer
 
 

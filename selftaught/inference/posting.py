@@ -82,8 +82,9 @@ def proxy_of(url: str) -> str | None:
     parts = urlsplit(url)
     if proxy_bypass(parts.netloc):
         return None
-    proxies = getproxies()
-    return proxies.get(parts.scheme, proxies.get("all"))
+    proxy = getproxies().get(parts.scheme)
+    # aiohttp would speak HTTP to a SOCKS port, too.
+    return proxy if proxy and urlsplit(proxy).scheme in ("http", "https") else None
 
 
 @asynccontextmanager

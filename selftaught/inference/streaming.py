@@ -40,7 +40,7 @@ class Window:
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
-        self._used = 0.0
+        self._used, self._holders = 0.0, 0
         self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
         self._given = asyncio.Event()
 
@@ -55,9 +55,11 @@ class Window:
             except asyncio.CancelledError:
                 if future.done() and not future.cancelled():
                     self._give(cost)
+                else:  # who came behind it may fit
+                    self._let_in()
                 raise
         else:
-            self._used += cost
+            self._take(cost)
         try:
             yield
         finally:
@@ -69,15 +71,30 @@ class Window:
             self._given.clear()
             await self._given.wait()
 
+    def widen(self, limit: float) -> None:
+        """Another limit; who has room now is let in."""
+        if limit != self.limit:
+            self.limit = limit
+            self._let_in()
+
     def _fits(self, cost: float) -> bool:
-        return self._used == 0 or self._used + cost <= self.limit
+        # Holders are counted: sums of fractions seldom come back to exactly 0.
+        return not self._holders or self._used + cost <= self.limit
+
+    def _take(self, cost: float) -> None:
+        self._used += cost
+        self._holders += 1
 
     def _give(self, cost: float) -> None:
-        self._used -= cost
+        self._holders -= 1
+        self._used = self._used - cost if self._holders else 0.0
+        self._let_in()
+
+    def _let_in(self) -> None:
         while self._waiting and (self._waiting[0][1].done() or self._fits(self._waiting[0][0])):
             waiting, future = self._waiting.popleft()
             if not future.done():
-                self._used += waiting
+                self._take(waiting)
                 future.set_result(None)
         self._given.set()
 

@@ -17,7 +17,8 @@ from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError
+from jinja2 import TemplateError
+from sqlalchemy.exc import SQLAlchemyError
 
 from selftaught.engines import Look, Served, Target, look, want
 from selftaught.hashing import stable_seed
@@ -93,7 +94,10 @@ class _TokenSession:
 
     def prepare(self, messages: Sequence[Message]) -> list[int]:
         tokenizer = self._engine.tokenizer
-        text = render_chat(tokenizer, messages)
+        try:
+            text = render_chat(tokenizer, messages)
+        except TemplateError as error:  # some models' templates refuse a system message
+            raise EngineRefused(422, f"the model's chat template: {error}") from error
         return tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[no-any-return]
 
     def cost(self, prompt: list[int], sampling: Sampling) -> float:
@@ -143,7 +147,7 @@ class _TokenSession:
             await asyncio.sleep(RENEW_SECONDS)
             try:
                 await asyncio.to_thread(want, self._engine.target, self._engine.job_id)
-            except DBAPIError as error:  # a wish outlives a short restart of Postgres
+            except SQLAlchemyError as error:  # a wish outlives a short restart of Postgres
                 log.warning("the wish for an engine was not renewed: %s", error)
 
     async def _server(self, seed: int) -> Served:
@@ -154,7 +158,7 @@ class _TokenSession:
             now = time.monotonic()
             able = [one for one in found.servers if self._lost.get(one.id, 0.0) <= now]
             if able:
-                self.window.limit = max(LEAST_WINDOW, sum(one.kv_tokens for one in able))
+                self.window.widen(max(LEAST_WINDOW, sum(one.kv_tokens for one in able)))
                 return able[seed % len(able)]
             if found.failed is not None:
                 raise EngineFailed(found.failed)
@@ -171,7 +175,7 @@ class _TokenSession:
             self._looking = asyncio.create_task(asyncio.to_thread(look, self._engine.target))
         try:
             self._seen = await asyncio.shield(self._looking)
-        except DBAPIError as error:  # Postgres restarts: what was seen last may still be true
+        except SQLAlchemyError as error:  # Postgres restarts: what was seen last may still be true
             log.warning("no look at the engines: %s", error)
         return self._seen
 

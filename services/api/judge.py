@@ -43,6 +43,8 @@ LOST_SECONDS = 2.0
 """A replica that could not be reached is asked last for so long."""
 PATIENCE = 5.0
 """Seconds that a call waits for a replica to come back, if none can be reached."""
+MOST_DEATHS = 3
+"""Replicas that may be lost with a call before it is given up: perhaps it is what kills them."""
 PREPARE_SECONDS = 30.0
 """So long an evaluator may take to open a version before the move goes on without it."""
 SPARE = 10.0
@@ -98,8 +100,11 @@ class Evaluators:
 
         Raises Unreachable, and TimeoutError after `timeout` seconds.
         """
-        began = time.monotonic()
+        began, deaths = time.monotonic(), 0
         while True:
+            left = timeout - (time.monotonic() - began)
+            if left <= 0:
+                raise TimeoutError
             replica = self._best()
             replica.calls += 1
             try:
@@ -107,7 +112,7 @@ class Evaluators:
                     replica.url + path,
                     data=body,
                     headers=headers,
-                    timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=PATIENCE),
+                    timeout=aiohttp.ClientTimeout(total=left, sock_connect=PATIENCE),
                     allow_redirects=False,
                 )
                 if answer.content_type == sse.MEDIA_TYPE:
@@ -121,10 +126,13 @@ class Evaluators:
                 raise
             except (aiohttp.ClientError, OSError) as error:
                 problem = error
+                deaths += not isinstance(error, aiohttp.ClientConnectorError)
             finally:
                 replica.calls -= 1
             now = time.monotonic()
             replica.lost_until = now + LOST_SECONDS
+            if deaths >= MOST_DEATHS:
+                raise Unreachable(str(problem)) from problem
             if all(one.lost_until > now for one in self._replicas):
                 if now - began > PATIENCE:
                     raise Unreachable(str(problem)) from problem

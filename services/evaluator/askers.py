@@ -137,9 +137,12 @@ class Together:
         try:
             found = await to_thread.run_sync(self._engine.generate, requests, batch[0].sampling)
         except Exception as error:  # noqa: BLE001 each caller is told
-            for call in batch:
-                if not call.answer.done():
-                    call.answer.set_exception(error)
+            if len(batch) > 1:  # the fault of one, perhaps, which others must not pay for
+                for call in batch:
+                    if not call.answer.done():
+                        await self._answer([call])
+            elif not batch[0].answer.done():
+                batch[0].answer.set_exception(error)
             return
         self._before, self._ended = len(batch), perf_counter()
         took = self._took = self._ended - began

@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 from anyio import to_thread
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from selftaught.contracts import (
     Asked,
@@ -36,12 +36,11 @@ from selftaught.database import transaction
 from selftaught.database.tables import ModelVersion
 from selftaught.fences import fence_key
 from selftaught.ids import new_id
-from selftaught.inference import Completion, Engine, InferenceError, Request
+from selftaught.inference import Completion, Engine, Request
 from selftaught.inference.factory import KEPT
 from selftaught.judging import JudgeTemplate, ScoreTemplate
 from selftaught.registry import judge_template, score_template
 from selftaught.settings import get_settings
-from selftaught.store import StoreError
 from selftaught.versions import open_version
 from services.evaluator.askers import Answered, Asker, asker
 from services.evaluator.calibration import Calibrations
@@ -157,14 +156,14 @@ class Judge:
         """
         try:
             versions = await self._look_at_names()
-        except (OperationalError, InterfaceError) as error:
+        except SQLAlchemyError as error:
             logger.warning("no warm-up without Postgres: %s", error)
             return
         for version in versions[:KEPT]:
             try:
                 await self._opened.get(version)
-            except (InferenceError, StoreError) as error:
-                logger.warning("no warm-up of %s: %s", version.ref, error)
+            except Exception as error:  # noqa: BLE001 who asks for it is told
+                logger.warning("no warm-up of %s: %s: %s", version.ref, type(error), error)
 
     async def prepare(self, version_id: str) -> ModelVersion:
         """Open a version, and see that its engine answers, so that no call waits for it.
@@ -199,7 +198,7 @@ class Judge:
         async for told in news(get_settings().database_url):
             try:
                 named = [version.id for version in await self._look_at_names()]
-            except (OperationalError, InterfaceError) as error:
+            except SQLAlchemyError as error:
                 logger.warning("versions that are named now are not opened: %s", error)
                 continue
             for version_id in named[:KEPT] if told is None else {told} & set(named):

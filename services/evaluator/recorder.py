@@ -16,7 +16,8 @@ from anyio import to_thread
 from prometheus_client import Counter
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from selftaught.database import transaction
 from selftaught.database.tables import CanaryVerdict, LoggedVerdict
@@ -29,8 +30,13 @@ RETRY_SECONDS = 2.0
 SWEEP_SECONDS = 60.0
 BATCH = 500
 """Rows of one transaction, written or deleted."""
+SWEEP_BATCHES = 20
+"""Transactions of one sweep."""
 ROOM = 32 * 2**20
 """Bytes of rows that may wait, about."""
+
+LOST = (OperationalError, InterfaceError, InternalError, PoolTimeout)
+"""Postgres is away, or only to be read, as after a failover: what waits is written later."""
 
 Kind = type[LoggedVerdict] | type[CanaryVerdict]
 Row = dict[str, Any]
@@ -73,21 +79,24 @@ class Recorder:
         while True:
             try:
                 await self.flush()
-                if time.monotonic() - swept > SWEEP_SECONDS:
+                due = time.monotonic() - swept > SWEEP_SECONDS
+                if due and await to_thread.run_sync(sweep) < SWEEP_BATCHES * BATCH:
                     swept = time.monotonic()
-                    await to_thread.run_sync(sweep)
-            except (OperationalError, InterfaceError) as error:
+            except LOST as error:
                 logger.warning("verdicts wait for Postgres: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception:  # this task must not end: nothing would be written any more
+                logger.exception("a round of writing verdicts failed")
                 await asyncio.sleep(RETRY_SECONDS)
             await asyncio.sleep(FLUSH_SECONDS)
 
     async def flush(self) -> None:
-        """Write all that waits. Raises OperationalError, InterfaceError: it waits on."""
+        """Write all that waits. Raises one of LOST: it waits on."""
         async with self._writing:
             while batch := [self._waiting[i] for i in range(min(BATCH, len(self._waiting)))]:
                 try:
                     await to_thread.run_sync(_write, [(kind, row) for kind, row, _ in batch])
-                except (OperationalError, InterfaceError):
+                except LOST:
                     raise
                 except Exception:
                     logger.exception("%d rows about verdicts could not be written", len(batch))
@@ -100,7 +109,7 @@ class Recorder:
         """Write what waits, if Postgres is there; else drop it."""
         try:
             await self.flush()
-        except (OperationalError, InterfaceError) as error:
+        except LOST as error:
             logger.warning("%d rows about verdicts are lost: %s", len(self._waiting), error)
             self.dropped.inc(len(self._waiting))
 
@@ -114,15 +123,19 @@ def _write(rows: list[tuple[Kind, Row]]) -> None:
 
 
 def sweep() -> int:
-    """Delete logged verdicts that are older than the settings keep them; returns how many."""
+    """Delete logged verdicts that are older than the settings keep them; returns how many.
+
+    At most SWEEP_BATCHES * BATCH in one turn, so that writing need not wait for long.
+    """
     age = get_settings().verdict_log_days * 86400
     gone = 0
-    while True:
+    for _ in range(SWEEP_BATCHES):
         with transaction() as session:
             found = len(session.execute(SWEEP, {"age": age, "batch": BATCH}).all())
         gone += found
         if found < BATCH:
-            return gone
+            break
+    return gone
 
 
 def _size(value: Any) -> int:

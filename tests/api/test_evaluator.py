@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -246,6 +247,19 @@ def test_a_template_that_is_not_there(evaluator: TestClient) -> None:
     promote(0)
     answer = evaluator.post("/judge", json={**GOOD_FIRST, "template": "modify"})
     assert_problem(answer, 404, "unknown_template", "template")
+
+
+@pytest.mark.parametrize("path", ["/judge", "/v1/score"])
+def test_a_template_that_can_be_no_name(evaluator: TestClient, path: str) -> None:
+    promote(0)
+    body = {"instruction": "i", "response": "a"} if path == "/v1/score" else GOOD_FIRST
+    answer = evaluator.post(path, json={**body, "template": "a\0b"})
+    assert_problem(answer, 404, "unknown_template", "template")
+    for field in ("template", "model"):
+        content = json.dumps({**body, field: "\ud800"})
+        headers = {"content-type": "application/json"}
+        answer = evaluator.post(path, content=content, headers=headers)
+        assert_problem(answer, 422, "invalid_request")
 
 
 def test_equal_calls_are_answered_from_the_cache(evaluator: TestClient, engine: Engine) -> None:

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from selftaught.database import session as session_module
 from selftaught.database import transaction
 from selftaught.settings import get_settings
-from services.api import jobs
+from services.api import jobs, judge
 from services.api.main import create_app
 from tests.api.conftest import assert_problem
 from tests.api.helpers import post_job, upload
@@ -172,6 +172,31 @@ def test_judge_without_an_evaluator(database: object, monkeypatch: pytest.Monkey
         assert_problem(answer, 503, "evaluator_unavailable")
         assert answer.headers["retry-after"]
         assert_problem(client.post("/judge", json={}), 422, "invalid_request", "response_a")
+
+
+def test_a_call_that_kills_evaluators_is_given_up(
+    database: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two replicas that end the connection, each so late that the other counts as well again."""
+    monkeypatch.setattr(judge, "LOST_SECONDS", 0.0)
+    asked: list[int] = []
+
+    class Dies(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(1)
+            self.close_connection = True
+
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Dies) for _ in range(2)]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    urls = ",".join(f"http://127.0.0.1:{server.server_port}" for server in servers)
+    monkeypatch.setattr(get_settings(), "evaluator_url", urls)
+    with TestClient(create_app()) as client:
+        assert_problem(client.post("/judge", json=PAIR), 503, "evaluator_unavailable")
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+    assert len(asked) == judge.MOST_DEATHS
 
 
 def test_the_gateway_imports_no_torch() -> None:

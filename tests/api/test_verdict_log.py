@@ -131,6 +131,21 @@ def test_pages_and_filters(kept: World) -> None:
         assert_problem(answer, 422, "invalid_request", next(iter(wrong)))
 
 
+def test_a_round_that_fails_is_not_the_last(kept: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed: list[int] = []
+
+    def fails() -> int:
+        failed.append(1)
+        raise ValueError("as no one thought of")
+
+    monkeypatch.setattr(recorder, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(recorder, "SWEEP_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "sweep", fails)
+    until(lambda: len(failed) > 2)
+    kept.ask()
+    until(lambda: len(logged()) == 1)
+
+
 def test_what_does_not_fit_is_dropped_and_counted(
     kept: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from selftaught.contracts import SamplingSettings
-from selftaught.inference import Completion, Engine, EngineUnavailable, Request
+from selftaught.inference import Completion, Engine, EngineRefused, EngineUnavailable, Request
 from selftaught.inference.openai import OpenAIEngine
 from selftaught.stack.state import free_port
 from services.evaluator import askers
@@ -180,3 +180,26 @@ def test_nobody_waits_for_callers_that_do_not_come_back() -> None:
 
     run(test)
     assert engine.batches == [6, 2]
+
+
+def test_one_call_that_fails_costs_the_others_nothing() -> None:
+    class Picky(Held):
+        def generate(
+            self, requests: Sequence[Request], sampling: SamplingSettings
+        ) -> list[list[Completion]]:
+            if any("bad" in request.messages[0]["content"] for request in requests):
+                raise EngineRefused(422, "no")
+            return super().generate(requests, sampling)
+
+    engine = Picky()
+
+    async def test() -> None:
+        together = Together(cast(Engine, engine))
+        engine.go.release(9)
+        asked = [together.ask(ask(text), GREEDY) for text in ("one", "bad", "two")]
+        one, bad, two = await asyncio.gather(*asked, return_exceptions=True)
+        assert isinstance(bad, EngineRefused)
+        assert not isinstance(one, BaseException) and not isinstance(two, BaseException)
+
+    run(test)
+    assert engine.batches == [2, 2]

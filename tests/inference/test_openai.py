@@ -16,6 +16,7 @@ from selftaught.inference import (
     open_engine,
 )
 from selftaught.inference.openai import OpenAIEngine
+from selftaught.inference.posting import proxy_of
 from tests.inference.standin import StandIn, standin
 
 SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_tokens=7)
@@ -166,3 +167,9 @@ def test_the_proxy_that_the_environment_names(
     with pytest.raises(EngineUnavailable):
         engine.generate([ask("hi")], SAMPLING)
     assert len(server.bodies) == 1
+
+
+def test_a_socks_proxy_is_not_spoken_to_in_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:1")
+    assert proxy_of("http://model.invalid/v1") is None

@@ -170,6 +170,45 @@ def test_who_waits_for_room_gets_it_in_order_and_a_cancelled_one_leaves_its_plac
     assert asyncio.run(scene()) == ["first", "big", "last"]
 
 
+def test_a_cost_above_the_limit_goes_alone_after_costs_that_are_fractions() -> None:
+    async def scene() -> None:
+        window = Window(1)
+        for _ in range(3):
+            async with window.hold(0.1), window.hold(0.2), window.hold(0.3):
+                pass  # their sum and differences leave a rest of 5e-17
+        async with asyncio.timeout(5), window.hold(7):
+            pass
+
+    asyncio.run(scene())
+
+
+def test_a_wider_window_lets_in_who_waits() -> None:
+    async def scene() -> None:
+        window = Window(1)
+        async with window.hold(1):
+            waiting = asyncio.create_task(window.hold(1).__aenter__())
+            await asyncio.sleep(0)
+            window.widen(2)
+            async with asyncio.timeout(5):
+                await waiting
+
+    asyncio.run(scene())
+
+
+def test_who_gives_up_at_the_head_lets_in_who_fits() -> None:
+    async def scene() -> None:
+        window = Window(2)
+        async with window.hold(1):
+            big = asyncio.create_task(window.hold(2).__aenter__())
+            small = asyncio.create_task(window.hold(1).__aenter__())
+            await asyncio.sleep(0)
+            big.cancel()
+            async with asyncio.timeout(5):
+                await small
+
+    asyncio.run(scene())
+
+
 def test_a_failure_ends_the_call_and_is_told_as_it_is() -> None:
     async def answer(prompt: str, sample: int) -> Completion:
         if prompt == "bad":
