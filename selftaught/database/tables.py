@@ -172,7 +172,10 @@ class Chunk(Base):
 
 
 class Outbox(Base):
-    """Messages to send, written in the transaction that makes their chunk ready."""
+    """Messages to send, written in the transaction that makes their chunk ready.
+
+    One whose `created_at` is still to come waits for it: so a chunk is tried again later.
+    """
 
     __tablename__ = "outbox"
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)

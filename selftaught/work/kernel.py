@@ -280,13 +280,10 @@ def retry_or_end(
     said = {"stage": chunk.kind, "chunk": chunk.id, "attempt": chunk.attempt, "error": body}
     if retry and chunk.attempt < get_settings().max_attempts:
         chunk.state = State.READY
-        if delay:  # no message now: re-ringing announces it once this moment is long enough past
-            chunk.rung_at = pipeline.now() + dt.timedelta(seconds=delay)
+        if delay:
             said["delay_seconds"] = delay
-            session.flush()
-        else:
-            session.flush()
-            pipeline.ring(session, chunk)
+        session.flush()
+        pipeline.ring(session, chunk, delay)
         emit(session, job.id, "chunk.requeued", said)
         return
     chunk.state = State.FAILED

@@ -168,9 +168,10 @@ def close_if_idle(session: Session, job: Job) -> None:
         emit(session, job.id, "job.cancelled")
 
 
-def ring(session: Session, chunk: Chunk) -> None:
-    """Queue the message that announces a ready chunk."""
-    session.add(Outbox(chunk_id=chunk.id, queue=chunk.queue))
+def ring(session: Session, chunk: Chunk, delay: float = 0.0) -> None:
+    """Queue the message that announces a ready chunk; the relay sends it in `delay` seconds."""
+    at = func.clock_timestamp() + dt.timedelta(seconds=delay)
+    session.add(Outbox(chunk_id=chunk.id, queue=chunk.queue, created_at=at))
 
 
 def add_counts(parts: list[dict[str, Any]]) -> dict[str, int]:

@@ -1,9 +1,10 @@
 """The relay: sends outbox rows to Redis, announces forgotten chunks again, reaps dead leases.
 
 Rows are taken out of the outbox in one short transaction and sent after it, in their order, so no
-transaction waits for the network. What a crash in between loses, the next re-ring repairs: when a
-queue is empty, a ready chunk whose last message is older than SELFTAUGHT_RERING_SECONDS is
-announced again. Doubles do no harm. Any number of relays may run.
+transaction waits for the network. What a crash in between loses, a re-ring repairs: at a relay's
+start all announced chunks that are ready are announced again, and later, when a queue is empty,
+those whose last message is older than SELFTAUGHT_RERING_SECONDS. Doubles do no harm. Any number of
+relays may run.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ TAKE = text(
     """
     WITH taken AS (
         DELETE FROM outbox WHERE id IN (
-            SELECT id FROM outbox ORDER BY id LIMIT 200 FOR UPDATE SKIP LOCKED
+            SELECT id FROM outbox WHERE created_at <= clock_timestamp()
+            ORDER BY id LIMIT 200 FOR UPDATE SKIP LOCKED
         ) RETURNING id, chunk_id, queue
     ), rung AS (
         UPDATE chunks SET rung_at = clock_timestamp() FROM (
@@ -51,6 +53,16 @@ RERING = text(
       AND rung_at < clock_timestamp() - make_interval(secs => :age)
       AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.chunk_id = chunks.id)
     ORDER BY created_at, position
+    """
+)
+FIRST_RING = text(
+    """
+    INSERT INTO outbox (chunk_id, queue)
+    SELECT id, queue FROM chunks
+    WHERE state = 'ready' AND queue = ANY(:queues) AND rung_at IS NULL
+      AND created_at < clock_timestamp() - make_interval(secs => :age)
+      AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.chunk_id = chunks.id)
+    ORDER BY created_at, position LIMIT 32
     """
 )
 PUT_BACK = text("INSERT INTO outbox (chunk_id, queue) VALUES (:chunk_id, :queue)")
@@ -75,8 +87,14 @@ def send_pending(apps: dict[str, Celery]) -> int:
     return sent
 
 
+def rering_all() -> None:
+    """Queue all announced chunks that are ready: a relay may have died before it sent them."""
+    with transaction() as session:
+        session.execute(RERING, {"age": 0, "queues": sorted(set(QUEUES.values()))})
+
+
 def rering(redis: Redis) -> None:
-    """Queue ready chunks whose message seems lost.
+    """Queue ready chunks whose message seems lost, and some that nobody has announced yet.
 
     Only where Redis holds no message of that queue: else they merely wait, behind long trainings
     or while no worker runs, and every announcement would be one more to wait for.
@@ -84,7 +102,8 @@ def rering(redis: Redis) -> None:
     queues = sorted(set(QUEUES.values()))
     empty = [queue for queue in queues if not redis.llen(queue)]
     with transaction() as session:
-        session.execute(RERING, {"age": get_settings().rering_seconds, "queues": empty})
+        for statement in (RERING, FIRST_RING):
+            session.execute(statement, {"age": get_settings().rering_seconds, "queues": empty})
 
 
 def main() -> None:
@@ -100,10 +119,13 @@ def main() -> None:
     settings = get_settings()
     apps: dict[str, Celery] = {}
     redis = Redis.from_url(settings.redis_url, socket_timeout=5)
-    checked = 0.0
+    checked, started = 0.0, False
     log.info("relay ready")
     while not stop.wait(settings.relay_seconds):
         try:
+            if not started:
+                rering_all()
+                started = True
             send_pending(apps)
             if time.monotonic() - checked >= min(1.0, settings.rering_seconds):
                 checked = time.monotonic()

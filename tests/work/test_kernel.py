@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
-from sqlalchemy import func, select, text
+from sqlalchemy import delete, func, select, text
 from sqlalchemy.exc import OperationalError
 
 from selftaught.artifacts import publish_rows, resolve
+from selftaught.contracts import Problem
 from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Chunk, Iteration, Outbox, Stage
 from selftaught.inference import EngineUnavailable
@@ -47,6 +47,18 @@ def claimed(chunk_id: str) -> Lease:
     lease = kernel.claim(chunk_id, "test")
     assert lease is not None
     return lease
+
+
+def outbox(job_id: str) -> list[str]:
+    with transaction() as session:
+        query = select(Outbox.chunk_id).join(Chunk).where(Chunk.job_id == job_id)
+        return list(session.scalars(query.order_by(Outbox.id)))
+
+
+def take() -> list[str]:
+    """As a relay takes messages out, here to be lost."""
+    with transaction() as session:
+        return [chunk_id for chunk_id, _ in session.execute(relay.TAKE)]
 
 
 def test_a_job_runs_through_all_stages_to_success() -> None:
@@ -273,28 +285,22 @@ def test_the_outbox_is_written_with_the_chunk_and_forgotten_chunks_ring_again(
 ) -> None:
     job_id = make_job()
     (chunk_id,) = ready(job_id)
-
-    def outbox() -> list[str]:
-        with transaction() as session:
-            return list(session.scalars(select(Outbox.chunk_id).where(Outbox.chunk_id == chunk_id)))
-
-    assert outbox() == [chunk_id]
-    with transaction() as session:
-        session.execute(relay.TAKE)  # a relay that dies before it sends
-    assert outbox() == []
+    assert outbox(job_id) == [chunk_id]
+    take()  # a relay that dies before it sends
+    assert outbox(job_id) == []
     redis = Redis.from_url(database.redis_url)
     redis.delete("trainer")
     relay.rering(redis)
-    assert outbox() == [], "too early"
+    assert outbox(job_id) == [], "too early"
     with transaction() as session:
         session.execute(text("UPDATE chunks SET rung_at = now() - interval '1 hour'"))
     redis.rpush("trainer", "a message")
     relay.rering(redis)
-    assert outbox() == [], "it may be among those that wait"
+    assert outbox(job_id) == [], "it may be among those that wait"
     redis.delete("trainer")
     relay.rering(redis)
     relay.rering(redis)
-    assert outbox() == [chunk_id], "once, not twice"
+    assert outbox(job_id) == [chunk_id], "once, not twice"
 
 
 def test_a_stopping_worker_gives_its_chunk_back_uncounted() -> None:
@@ -319,11 +325,63 @@ def test_an_endpoint_that_is_away_is_asked_again_later() -> None:
 
     (chunk_id,) = ready(job_id)
     run_one(chunk_id, "test", with_run("register", away))
-    held = chunk(chunk_id)
-    assert held.state == "ready" and held.rung_at is not None
-    assert held.rung_at > pipeline.now() + dt.timedelta(seconds=30)
+    assert chunk(chunk_id).state == "ready"
     told = events(job_id)[-1]
     assert told.type == "chunk.requeued" and told.data["delay_seconds"] == 60
+
+
+def test_a_delayed_message_waits_for_its_time_and_no_longer() -> None:
+    job_id = make_job()
+    (chunk_id,) = ready(job_id)
+    assert take() == [chunk_id]
+    problem = Problem(code="away", title="Away", detail="nobody there", fault="system")
+    kernel.fail(claimed(chunk_id), problem, retry=True, delay=60)
+    assert outbox(job_id) == [chunk_id] and take() == []
+    relay.rering_all()
+    assert outbox(job_id) == [chunk_id], "not announced a second time, without the delay"
+    with transaction() as session:
+        session.execute(
+            text("UPDATE outbox SET created_at = created_at - make_interval(secs => 60)")
+        )
+    assert take() == [chunk_id]
+
+
+def test_a_starting_relay_announces_what_a_dead_one_took() -> None:
+    job_id = make_job()
+    assert take() == ready(job_id) and outbox(job_id) == []
+    relay.rering_all()
+    assert outbox(job_id) == ready(job_id)
+
+
+def test_chunks_that_nobody_announced_are_announced_when_their_queue_is_empty(
+    database: Servers,
+) -> None:
+    job_id = make_job()
+    (chunk_id,) = ready(job_id)
+    with transaction() as session:
+        session.execute(delete(Outbox))
+    redis = Redis.from_url(database.redis_url)
+    redis.delete("trainer")
+    relay.rering(redis)
+    assert outbox(job_id) == [], "too early"
+    with transaction() as session:
+        session.execute(text("UPDATE chunks SET created_at = now() - interval '1 hour'"))
+        for position in range(1, 40):
+            more = {"id": f"{chunk_id}-{position}", "at": position, "of": chunk_id}
+            session.execute(
+                text(
+                    "INSERT INTO chunks (id, job_id, stage_id, position, kind, queue, state, input,"
+                    " created_at) SELECT :id, job_id, stage_id, :at, kind, queue, state, input,"
+                    " created_at FROM chunks WHERE id = :of"
+                ),
+                more,
+            )
+    redis.rpush("trainer", "a message")
+    relay.rering(redis)
+    assert outbox(job_id) == []
+    redis.delete("trainer")
+    relay.rering(redis)
+    assert outbox(job_id) == [chunk_id, *(f"{chunk_id}-{n}" for n in range(1, 32))]
 
 
 def test_a_result_waits_until_postgres_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
