@@ -15,6 +15,8 @@ ALLOW_TIE = (
 )
 Named = Annotated[str, Field(max_length=200)]
 Text = Annotated[str, Field(max_length=100_000)]
+LONGEST_CONVERSATION = 400_000
+"""Characters of all messages of a conversation together."""
 
 
 class ChatMessage(Contract):
@@ -31,7 +33,11 @@ class Instructed(Contract):
         None, description="What was asked; this or `messages`."
     )
     messages: list[ChatMessage] | None = Field(
-        None, min_length=1, max_length=100, description="In place of `instruction`; a user's last."
+        None,
+        min_length=1,
+        max_length=100,
+        description="In place of `instruction`; a user's last. Together at most "
+        f"{LONGEST_CONVERSATION:,} characters.",
     )
     reference: Text | None = Field(None, description="An answer that is known to be good.")
     rubric: Text | None = Field(None, description="What a good response must do.")
@@ -42,6 +48,16 @@ class Instructed(Contract):
             raise ValueError("instruction or messages: exactly one")
         if self.messages and self.messages[-1].role != "user":
             raise ValueError("messages: the last one must be a user's")
+        return self
+
+    @model_validator(mode="after")
+    def _conversation_is_not_too_long(self) -> Self:
+        characters = sum(len(message.content) for message in self.messages or ())
+        if characters > LONGEST_CONVERSATION:
+            raise ValueError(
+                f"messages: {characters:,} characters together; "
+                f"at most {LONGEST_CONVERSATION:,} are allowed"
+            )
         return self
 
 

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import takewhile
 
 COMMON = (
     "<s>", "</s>", "<bos>", "<eos>", "<pad>", "<unk>", "<mask>",
@@ -33,6 +34,7 @@ FENCE = re.compile(r"data-[0-9a-f]{16}")
 _UNSEEN = "[\u00ad\u034f\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff]{0,4}"
 _FULL_WIDTH = 0xFEE0  # from a printable ASCII character to its full-width form
 _NAME = "[^\\s<>|\uff1c\uff1e\uff5c]{1,64}"  # of `<|name|>`: ChatML, Llama 3, DeepSeek, Harmony, ..
+_DEEPEST = 32  # groups inside each other: re compiles them by recursion
 
 
 def neutralise(text: str, marks: tuple[str, ...] = ()) -> str:
@@ -78,21 +80,43 @@ def _pattern(marks: tuple[str, ...], bars: bool) -> re.Pattern[str]:
 
     A mark that does not begin with two visible characters cannot be broken and is left out.
     """
-    by_first: dict[str, list[str]] = {}
+    by_first: dict[str, list[list[str]]] = {}
     if bars:
-        bar, end = _UNSEEN + _alike("|"), _UNSEEN + _alike(">")
-        by_first[_alike("<")] = [f"{bar}{_NAME}{bar}{end}"]
+        bar, end = [_UNSEEN, _alike("|")], [_UNSEEN, _alike(">")]
+        by_first[_alike("<")] = [[*bar, _NAME, *bar, *end]]
     for mark in dict.fromkeys(mark.strip() for mark in marks):
         if len(mark) < 2 or mark[1].isspace():
             continue
-        parts = [_alike(one) for one in mark[1:]]
-        by_first.setdefault(_alike(mark[0]), []).append("".join(_UNSEEN + one for one in parts))
+        rest = [part for one in mark[1:] for part in (_UNSEEN, _alike(one))]
+        by_first.setdefault(_alike(mark[0]), []).append(rest)
     if not by_first:
         return re.compile(r"(?!)")
     # A class in front lets the search skip quickly to where a mark may begin.
     first = "".join(one[1:-1] for one in by_first)
-    branches = [f"(?<={one})(?:{'|'.join(rests)})" for one, rests in by_first.items()]
+    branches = [f"(?<={one})(?:{_any_of(rests)})" for one, rests in by_first.items()]
     return re.compile(f"[{first}](?:{'|'.join(branches)})")
+
+
+def _any_of(ways: list[list[str]], depth: int = 0) -> str:
+    """An expression for the first of these ways that matches, each a sequence of expressions.
+
+    It is a trie: a beginning that several share stands in it, and is tried, once.
+    """
+    side_by_side = takewhile(lambda parts: len(set(parts)) == 1, zip(*ways, strict=False))
+    shared = [parts[0] for parts in side_by_side]
+    rests = [way[len(shared) :] for way in ways]
+    if [] in rests:  # matches whenever its turn comes: those after it have none
+        rests = rests[: rests.index([]) + 1]
+    if len(rests) == 1:
+        return "".join([*shared, *rests[0]])
+    if depth == _DEEPEST:
+        branches = ["".join(rest) for rest in rests]
+    else:
+        by_first: dict[str, list[list[str]]] = {}
+        for rest in rests:
+            by_first.setdefault("".join(rest[:1]), []).append(rest)
+        branches = [_any_of(same, depth + 1) for same in by_first.values()]
+    return f"{''.join(shared)}(?:{'|'.join(branches)})"
 
 
 def _alike(character: str) -> str:

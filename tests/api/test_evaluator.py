@@ -11,10 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from selftaught import aliases
-from selftaught.contracts import SamplingSettings
+from selftaught.contracts import JudgeIn, SamplingSettings
 from selftaught.database import transaction
 from selftaught.database.tables import ModelVersion
 from selftaught.inference import (
@@ -213,6 +214,10 @@ def test_a_conversation_a_reference_and_a_rubric(evaluator: TestClient, engine: 
         ({"messages": [{"role": "user", "content": "x"}]}, "body"),
         ({"instruction": None}, "body"),
         ({"instruction": None, "messages": [{"role": "assistant", "content": "x"}]}, "body"),
+        (
+            {"instruction": None, "messages": [{"role": "user", "content": "x" * 80_001}] * 5},
+            "body",
+        ),
         ({"votes": 65}, "votes"),
         ({"timeout_seconds": 0}, "timeout_seconds"),
         ({"shout": True}, "shout"),
@@ -224,6 +229,14 @@ def test_questions_that_make_no_sense(
     promote(0)
     answer = evaluator.post("/judge", json={**GOOD_FIRST, **change})
     assert_problem(answer, 422, "invalid_request", field)
+
+
+def test_how_long_a_conversation_may_be() -> None:
+    turn = {"role": "user", "content": "x" * 100_000}
+    answers = {"response_a": "a", "response_b": "b"}
+    assert JudgeIn.model_validate({"messages": [turn] * 4, **answers})
+    with pytest.raises(ValidationError, match="400,001 characters together; at most 400,000"):
+        JudgeIn.model_validate({"messages": [turn] * 4 + [{**turn, "content": "x"}], **answers})
 
 
 def test_what_aliases_name_is_opened_at_the_start(

@@ -19,7 +19,7 @@ from selftaught.judging import (
     neutralise,
     template_names,
 )
-from selftaught.judging.fencing import COMMON, FENCE, fence
+from selftaught.judging.fencing import COMMON, FENCE, _pattern, fence
 
 WORLD = Path(__file__).parents[2] / "seeds/smallworld/data"
 MT_BENCH = load_judge_template("mt-bench")
@@ -52,6 +52,27 @@ def test_no_mark_survives_and_a_second_time_changes_nothing(text: str) -> None:
     # Not even after what a tokenizer may do to a text.
     seen = re.sub("[\u200b\ufeff]", "", broken).translate({c + 0xFEE0: c for c in range(33, 127)})
     assert not [mark for mark in (*COMMON, *MARKS, *BARRED) if mark in seen]
+
+
+# Marks that share beginnings and begin with each other, in any order.
+alike_marks = st.lists(
+    st.one_of(st.sampled_from(COMMON), st.text("<[|>aAs \uff1c", max_size=6)), max_size=8
+).map(tuple)
+
+
+@given(alike_marks, st.booleans(), st.one_of(texts, st.text("<[|>aAs \uff1c\u200b")))
+@example(("<abx", "<a", "<aby", "<b"), False, "<abx<aby<a<b<|a|>")
+@example(("<|ab", "<|"), True, "<|a|><|ab<|")
+@example(tuple("a" * n + "b" for n in range(40, 0, -1)), False, "a" * 38 + "b" + "a" * 50 + "b")
+def test_all_marks_together_match_what_each_alone_does(
+    marks: tuple[str, ...], bars: bool, text: str
+) -> None:
+    alone = [_pattern((mark,), bars=False).pattern for mark in marks]
+    if bars:
+        alone.insert(0, _pattern((), bars=True).pattern)
+    expected = re.finditer("|".join(alone) or "(?!)", text)
+    found = _pattern(marks, bars).finditer(text)
+    assert [match.span() for match in found] == [match.span() for match in expected]
 
 
 @pytest.mark.parametrize(
