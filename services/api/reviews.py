@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 from fastapi import APIRouter, Path, Query, Response
 from sqlalchemy import Function, Select, and_, case, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from selftaught import aliases, reviews
 from selftaught.contracts import (
@@ -211,12 +211,14 @@ def answer_review(item: Item, body: ReviewAnswerIn) -> ReviewAnswerOut:
     """A reviewer's verdict; the reply tells what the model said.
 
     An answer cannot be changed, for by then it would not be blind: the same again is replayed,
-    another one is refused with 409.
+    another one is refused with 409. So is one that comes when the item is no longer held for the
+    reviewer and has all the answers it asks for: it is listed then, with what the model said.
     """
     with transaction() as session:
         row, review = _shown(session, item, body.reviewer)
         verdict = _turned(row, body.verdict)
         if review.verdict is None:
+            _need_blind(session, row, review)
             version = session.get_one(ModelVersion, row.version_id)
             before = reviews.state(session, version.model)
             answered_at = session.scalars(select(_now())).one()
@@ -286,8 +288,24 @@ def _open_to(version_id: str, reviewer: str) -> Select[str, int]:
     """The item that this reviewer gets, the one in hand first, and how many there are for them.
 
     An item is open while fewer others than its overlap have answered it or hold it, and to nobody
-    who has answered or skipped it.
+    who has answered or skipped it, or was told what this version said of the same texts.
     """
+    twin, seen = aliased(ReviewItem), aliased(Review)
+    told = (
+        select(seen.item_id)
+        .join(twin, twin.id == seen.item_id)
+        .where(
+            seen.reviewer == reviewer,
+            seen.verdict.is_not(None),
+            or_(twin.version_id == version_id, twin.against_id == version_id),
+            twin.context == ReviewItem.context,
+            twin.instruction == ReviewItem.instruction,
+            twin.response_a == ReviewItem.response_a,
+            twin.response_b == ReviewItem.response_b,
+        )
+        .correlate(ReviewItem)
+        .exists()
+    )
     of_item = Review.item_id == ReviewItem.id
     mine, held = Review.reviewer == reviewer, Review.held_until > _now()
     done = or_(Review.verdict.is_not(None), Review.skipped)
@@ -299,6 +317,7 @@ def _open_to(version_id: str, reviewer: str) -> Select[str, int]:
         .where(
             ReviewItem.version_id == version_id,
             ~select(Review.item_id).where(of_item, mine, done).exists(),
+            ~told,
             others < ReviewItem.overlap,
         )
         .order_by(in_hand.desc(), ReviewItem.job_id, ReviewItem.position)
@@ -320,6 +339,17 @@ def _shown(session: Session, item: str, reviewer: str) -> tuple[ReviewItem, Revi
     if review is None:
         raise Refused(409, "not_shown", f"item {item!r} was not given to {reviewer!r}")
     return row, review
+
+
+def _need_blind(session: Session, item: ReviewItem, review: Review) -> None:
+    """Refuses a reviewer without a hold once the item is listed (`list_reviewed`)."""
+    has = Review.item_id == item.id
+    held = ~Review.skipped & (Review.held_until > _now())
+    answers = select(func.count()).where(has, Review.verdict.is_not(None))
+    holds = select(held).where(has, Review.reviewer == review.reviewer)
+    if not session.scalar(holds) and (session.scalar(answers) or 0) >= item.overlap:
+        detail = f"item {item.id!r} has its answers and is listed with the model's verdict"
+        raise Refused(409, "already_published", detail)
 
 
 def _turned(item: ReviewItem, verdict: str) -> Verdict:

@@ -282,27 +282,48 @@ def test_skipped_items_go_to_others(client: TestClient, labelled: str) -> None:
     refused = client.post(f"/v1/reviews/{item}/skip", json={"reviewer": "bob"})
     assert_problem(refused, 409, "already_answered")
     assert client.get("/v1/models/m/versions/1/reviews/summary").json()["skipped"] == 1
-    # Who skipped it may change their mind, as long as it was blind.
-    assert answer(client, item, "ada", "A").status_code == 200
+    # Who skipped an item may change their mind, as long as it is blind.
+    assert_problem(answer(client, item, "ada", "A"), 409, "already_published")
+    other = after["item"]["id"]
+    assert client.post(f"/v1/reviews/{other}/skip", json={"reviewer": "ada"}).status_code == 200
+    assert answer(client, other, "ada", "A").status_code == 200
 
 
 def test_a_hold_runs_out(client: TestClient, labelled: str) -> None:
     fill(client, labelled)
     item = give(client, "ada")["item"]["id"]
-    assert give(client, "bob")["item"]["id"] != item
+    other = give(client, "bob")["item"]["id"]
+    assert other != item
     with transaction() as session:
         past = func.now() - func.make_interval(0, 0, 0, 1)
         session.execute(
             update(Review)
-            .where(Review.reviewer == "ada")
+            .where(Review.reviewer.in_(("ada", "bob")))
             .values(held_until=past)
             .execution_options(synchronize_session=False)
         )
     assert give(client, "eve")["item"]["id"] == item
     assert answer(client, item, "eve", "A").status_code == 200
-    late = answer(client, item, "ada", "B")
-    assert late.status_code == 200, "a late answer is work done: it counts too"
-    assert client.get("/v1/models/m/versions/1/reviews/summary").json()["n"] == 1
+    # By then the item is listed with what the model said.
+    assert_problem(answer(client, item, "ada", "B"), 409, "already_published")
+    late = answer(client, other, "bob", "B")
+    assert late.status_code == 200, "nobody else has answered: it is still blind"
+    found = client.get("/v1/models/m/versions/1/reviews/summary").json()
+    assert (found["n"], found["answers"]) == (2, 2)
+
+
+def test_nobody_gets_a_pair_again_that_they_were_told_the_verdict_of(
+    client: TestClient, labelled: str
+) -> None:
+    # m:0 is what m:1 is held against: every reply about m:1 tells what m:0 said.
+    fill(client, labelled, size=PAIRS)
+    first = give(client, "ada")["item"]
+    assert answer(client, first["id"], "ada", "A").status_code == 200
+    fill(client, labelled, size=PAIRS, seed=1)
+    fill(client, labelled, size=PAIRS, number=0, overlap=2)
+    for version, left in (("m:1", 2 * PAIRS - 2), ("m:0", PAIRS - 1)):
+        assert give(client, "ada", version)["left"] == left
+    assert give(client, "bob", "m:0")["left"] == PAIRS, "bob was told nothing"
 
 
 @pytest.mark.parametrize("overlap", [1, 2])
