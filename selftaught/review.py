@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 
 import typer
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.text import Text
 from selftaught.client import Client, Json
 
 VERDICTS = {"a": "A", "b": "B", "t": "tie"}
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
 CHOICES = "a: A is better, b: B, t: tie, s: skip, q: quit"
 
 
@@ -57,10 +59,15 @@ def report(client: Client, version: str, console: Console) -> None:
 def _show(item: Json, left: int, console: Console) -> None:
     console.rule(f"{left} left")
     for turn in item["context"]:
-        console.print(f"{turn['role']}: {turn['content']}", markup=False)
-    console.print(item["instruction"], markup=False, style="bold")
+        console.print(f"{turn['role']}: {_safe(turn['content'])}", markup=False)
+    console.print(_safe(item["instruction"]), markup=False, style="bold")
     for letter in ("a", "b"):
-        console.print(Panel(Text(item[f"response_{letter}"]), title=letter.upper()))
+        console.print(Panel(Text(_safe(item[f"response_{letter}"])), title=letter.upper()))
+
+
+def _safe(text: str) -> str:
+    """What is reviewed must not steer the terminal."""
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _ask() -> str:

@@ -20,8 +20,12 @@ NOW = sa.text("clock_timestamp()")
 
 def upgrade() -> None:
     op.drop_constraint("jobs_kind", "jobs")
+    # Not valid, here and below: jobs of newer kinds may be there after a downgrade, and stay.
     op.create_check_constraint(
-        "jobs_kind", "jobs", "kind IN ('loop','registration','evaluation','review')"
+        "jobs_kind",
+        "jobs",
+        "kind IN ('loop','registration','evaluation','review')",
+        postgresql_not_valid=True,
     )
     op.create_table(
         "review_items",
@@ -77,4 +81,9 @@ def downgrade() -> None:
     op.drop_table("reviews")
     op.drop_table("review_items")
     op.drop_constraint("jobs_kind", "jobs")
-    op.create_check_constraint("jobs_kind", "jobs", "kind IN ('loop','registration','evaluation')")
+    op.create_check_constraint(
+        "jobs_kind",
+        "jobs",
+        "kind IN ('loop','registration','evaluation')",
+        postgresql_not_valid=True,
+    )

@@ -95,6 +95,8 @@ def upgrade() -> None:
     )
     op.create_index("verdicts_created", "verdicts", ["created_at"])
     op.create_index("verdicts_version", "verdicts", ["version_id", "id"])
+    op.create_index("verdicts_content", "verdicts", ["content_sha256", "id"])
+    op.create_index("verdicts_request", "verdicts", ["request_id", "id"])
 
 
 def downgrade() -> None:

@@ -20,6 +20,7 @@ def get_engine() -> Engine:
         pool_pre_ping=True,
         pool_size=10,
         max_overflow=20,
+        hide_parameters=True,  # errors are logged; keys and people's texts must not be
         connect_args={"application_name": f"selftaught-{get_settings().role}"},
     )
 

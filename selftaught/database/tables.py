@@ -474,6 +474,8 @@ class LoggedVerdict(Base):
     __table_args__ = (
         Index("verdicts_created", "created_at"),
         Index("verdicts_version", "version_id", "id"),
+        Index("verdicts_content", "content_sha256", "id"),
+        Index("verdicts_request", "request_id", "id"),
     )
     id: Mapped[str] = mapped_column(primary_key=True)
     created_at: Mapped[dt.datetime]

@@ -113,10 +113,19 @@ def gate(lease: Lease) -> Result:
         for name, measured in calibrations(log_odds).items():
             found[version, name]["calibration"] = measured
     scored = [
-        (version, name, found[version, name], "".join(one.get("right", "") for one in chunks))
+        (version, name, found[version, name], _rights(chunks))
         for (version, name), chunks in by_set.items()
     ]
     return Result(extra={"scored": scored})
+
+
+def _rights(parts: list[dict[str, Any]]) -> str | None:
+    """Each pair's outcome, in the set's order; None if a chunk kept none, for then no place fits.
+
+    Chunks that were validated before outcomes were kept have none.
+    """
+    kept = [part["right"] for part in parts if "right" in part]
+    return "".join(kept) if len(kept) == len(parts) else None
 
 
 def _log_odds(parts: list[dict[str, Any]]) -> list[float | None]:

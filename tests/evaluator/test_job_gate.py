@@ -186,3 +186,8 @@ def test_a_second_job_scores_the_latest_of_the_first_and_has_to_beat_it(run: Any
         assert aliases.resolve(session, "kernel-test").id == before.id
         (refused, *_) = session.scalars(select(Promotion).order_by(Promotion.id.desc()))
         assert refused.incumbent_id == before.id
+
+
+def test_a_chunk_without_outcomes_leaves_none_to_pair() -> None:
+    assert tasks._rights([{"right": "10"}, {"right": ""}, {"right": "1"}]) == "101"
+    assert tasks._rights([{"right": "10"}, {}, {"right": "1"}]) is None, "places would not fit"
