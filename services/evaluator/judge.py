@@ -194,7 +194,11 @@ class Judge:
         await self._opened.close()
 
     async def _follow(self) -> None:
-        """Open what aliases and canaries name, as soon as they do."""
+        """Open what aliases and canaries name, as soon as they do.
+
+        Weights and tokenizers only: a server is not started, or kept from a training that needs
+        its device, for calls that may never come. Who moves an alias by hand has it started.
+        """
         async for told in news(get_settings().database_url):
             try:
                 named = [version.id for version in await self._look_at_names()]
@@ -203,7 +207,7 @@ class Judge:
                 continue
             for version_id in named[:KEPT] if told is None else {told} & set(named):
                 try:
-                    await self.prepare(version_id)
+                    await self._opened.get(await self._version(version_id))
                 except Exception as error:  # noqa: BLE001 who asks for it is told
                     logger.warning("%s is not open yet: %s: %s", version_id, type(error), error)
 
