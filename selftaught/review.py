@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from selftaught.client import Client, Json
+from selftaught.client import ApiError, Client, Json
 
 VERDICTS = {"a": "A", "b": "B", "t": "tie"}
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
@@ -34,7 +34,13 @@ def run(client: Client, version: str, reviewer: str | None, console: Console) ->
         if letter == "s":
             client.skip_review(item["id"], name)
             continue
-        told = client.answer_review(item["id"], name, VERDICTS[letter])
+        try:
+            told = client.answer_review(item["id"], name, VERDICTS[letter])
+        except ApiError as error:
+            if error.problem.get("code") != "already_published":
+                raise
+            console.print("too late: others have answered this one", markup=False)
+            continue
         answered += 1
         agrees = "agrees" if told["agrees"] else "does not agree"
         console.print(f"{told['model']} said {told['model_verdict']}: {agrees}", markup=False)
