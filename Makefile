@@ -46,7 +46,7 @@ test: $(STAMP) $(TRL_STAMP)  ## lint, types, unit and integration tests on real 
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 test-vllm: $(STAMP) $(VLLM_STAMP)  ## whole jobs on the real vLLM, on this CPU; it is killed, hung and starved
 	$(PY) -m pytest -m vllm tests/vllm
