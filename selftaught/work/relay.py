@@ -25,7 +25,7 @@ from sqlalchemy.exc import OperationalError
 from selftaught.database import transaction
 from selftaught.settings import get_settings
 from selftaught.work.kernel import reap
-from selftaught.work.pipeline import QUEUES
+from selftaught.work.planning import QUEUES
 from selftaught.work.worker import celery_app, task_name
 
 log = logging.getLogger(__name__)

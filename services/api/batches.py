@@ -37,7 +37,7 @@ from selftaught.ids import new_id
 from selftaught.judging import JudgeTemplate
 from selftaught.registry import UnknownName, judge_template
 from selftaught.settings import get_settings
-from selftaught.work import pipeline
+from selftaught.work import pipeline, planning
 from services.api import bodies, problems, records, views
 from services.api.deps import Cursor, Limit
 from services.api.judge import Named
@@ -182,7 +182,7 @@ def _create(
     batch_id = new_id("batch")
     path = f"batches/{batch_id}.jsonl"
     with bodies.unpacked(spool, _INVALID) as lines, artifacts.Writer("batch", path) as writer:
-        slices = _Slices(writer, path, max(LEAST_LINES, pipeline.BATCH_CHUNK // options.votes))
+        slices = _Slices(writer, path, max(LEAST_LINES, planning.BATCH_CHUNK // options.votes))
         bodies.write_rows(_rows(lines), slices.write, _INVALID)
         published = writer.publish()
     settings = BatchSettings(
@@ -257,7 +257,7 @@ class _Slices:
 
     def __init__(self, writer: artifacts.Writer, path: str, size: int) -> None:
         self._writer, self._path, self._size = writer, path, size
-        self.inputs: pipeline.Inputs = []
+        self.inputs: planning.Inputs = []
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row."""

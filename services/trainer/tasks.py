@@ -25,7 +25,7 @@ from selftaught.settings import get_settings
 from selftaught.versions import version_folder
 from selftaught.work.events import emit
 from selftaught.work.kernel import JobFailure, Lease, LeaseLost, Result
-from selftaught.work.pipeline import role_versions
+from selftaught.work.planning import role_versions
 from selftaught.work.worker import Handler, make_app
 from services.trainer.base import (
     QuantizationUnavailable,

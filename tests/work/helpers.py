@@ -23,7 +23,7 @@ from selftaught.database.tables import (
 )
 from selftaught.ids import new_id
 from selftaught.registry import merge
-from selftaught.work import pipeline
+from selftaught.work import pipeline, planning
 from selftaught.work.kernel import Lease, Result
 from selftaught.work.worker import Handler, run_one
 
@@ -96,7 +96,7 @@ def _run(lease: Lease) -> Result:
 
 HANDLERS = {
     kind: Handler(_run, _publish_version if kind in ("register", "train") else None)
-    for kind in pipeline.QUEUES
+    for kind in planning.QUEUES
 }
 
 

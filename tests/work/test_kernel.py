@@ -16,7 +16,7 @@ from selftaught.contracts import Problem
 from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Chunk, Iteration, Outbox, Stage
 from selftaught.inference import EngineUnavailable
-from selftaught.work import kernel, pipeline, relay
+from selftaught.work import kernel, pipeline, planning, relay
 from selftaught.work.kernel import JobFailure, Lease, LeaseLost, Result
 from selftaught.work.worker import run_one
 from tests.conftest import Servers
@@ -73,9 +73,9 @@ def test_a_job_runs_through_all_stages_to_success() -> None:
             .order_by(Iteration.number, Stage.position)
         ).all()
     assert [(number, kind) for number, kind, *_ in rows] == [
-        *((0, kind) for kind in pipeline.SEED_STAGES),
-        *((1, kind) for kind in pipeline.LOOP_STAGES),
-        *((2, kind) for kind in pipeline.LOOP_STAGES),
+        *((0, kind) for kind in planning.SEED_STAGES),
+        *((1, kind) for kind in planning.LOOP_STAGES),
+        *((2, kind) for kind in planning.LOOP_STAGES),
     ]
     assert all(state == "succeeded" and chunks == done for *_, state, chunks, done in rows)
 

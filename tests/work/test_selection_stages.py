@@ -16,7 +16,7 @@ from selftaught.database.tables import Artifact, Chunk, Iteration, ModelVersion
 from selftaught.inference.factory import close_engines
 from selftaught.judging import load_label_template
 from selftaught.settings import get_settings
-from selftaught.work import pipeline
+from selftaught.work import planning
 from selftaught.work.kernel import Lease, Result
 from selftaught.work.worker import Handler
 from services.generator import tasks
@@ -34,9 +34,9 @@ def test_without_the_settings_the_stages_are_what_they_were() -> None:
     job_id = make_job(iterations=2)
     drain(job_id)
     assert kinds(job_id) == {
-        0: pipeline.SEED_STAGES,
-        1: pipeline.LOOP_STAGES,
-        2: pipeline.LOOP_STAGES,
+        0: planning.SEED_STAGES,
+        1: planning.LOOP_STAGES,
+        2: planning.LOOP_STAGES,
     }
 
 
@@ -75,10 +75,10 @@ def test_fixed_pairs_are_made_once_and_judged_by_every_judge() -> None:
     job_id = make_job(iterations=3, pair={"fresh": False})
     drain(job_id)
     assert job(job_id).state == "succeeded"
-    without = tuple(kind for kind in pipeline.LOOP_STAGES if kind != "pair")
+    without = tuple(kind for kind in planning.LOOP_STAGES if kind != "pair")
     assert kinds(job_id) == {
-        0: pipeline.SEED_STAGES,
-        1: pipeline.LOOP_STAGES,
+        0: planning.SEED_STAGES,
+        1: planning.LOOP_STAGES,
         2: without,
         3: without,
     }
