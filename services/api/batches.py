@@ -196,24 +196,20 @@ def _create(
         explain=options.explain,
         lines=published.rows,
     )
-    try:
-        with transaction() as session:
-            session.add(Artifact(id=new_id("art"), **asdict(published)))
-            job = Job(
-                id=batch_id,
-                kind="batch",
-                state=State.PENDING,
-                model=version.model,
-                recipe=settings.model_dump(mode="json"),
-            )
-            session.add(job)
-            pipeline.start_job(session, job, slices.inputs)
-            session.flush()
-            session.refresh(job)
-            return views.batches(session, [job])[0]
-    except BaseException:
-        artifacts.discard(published)
-        raise
+    with bodies.recording(published) as session:
+        session.add(Artifact(id=new_id("art"), **asdict(published)))
+        job = Job(
+            id=batch_id,
+            kind="batch",
+            state=State.PENDING,
+            model=version.model,
+            recipe=settings.model_dump(mode="json"),
+        )
+        session.add(job)
+        pipeline.start_job(session, job, slices.inputs)
+        session.flush()
+        session.refresh(job)
+        return views.batches(session, [job])[0]
 
 
 def _rows(lines: BinaryIO) -> Iterator[records.Row | records.LineError]:

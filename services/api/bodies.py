@@ -5,13 +5,19 @@ from __future__ import annotations
 import errno
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from fastapi import Request
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from selftaught import artifacts
+from selftaught.database import transaction
+from selftaught.database.tables import Artifact
 from selftaught.http import Refused, too_large
 from selftaught.settings import get_settings
 from services.api import records
@@ -103,3 +109,23 @@ def write_rows(
             detail += f"; the first {MAX_ERRORS} are listed"
         listed = [asdict(error) for error in errors]
         raise Refused(422, code, detail, param=first.field, errors=listed)
+
+
+@contextmanager
+def recording(published: artifacts.Published) -> Iterator[Session]:
+    """The transaction that writes the rows of a published file; without rows the file is removed.
+
+    A connection that breaks during the commit leaves open whether there are rows: then the database
+    is asked, and if nobody answers the file stays. A file without a row does no harm.
+    """
+    try:
+        with transaction() as session:
+            yield session
+    except BaseException:
+        with suppress(SQLAlchemyError):
+            with transaction() as session:
+                query = select(Artifact.id).where(Artifact.path == published.path)
+                recorded = session.scalar(query) is not None
+            if not recorded:
+                artifacts.discard(published)
+        raise

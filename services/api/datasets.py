@@ -222,25 +222,21 @@ def _ingest(spool: BinaryIO, form: records.Format, fields: UploadFields) -> Data
             rows = uploads.parse(spool, form, fields.kind, fields.column, cap)
             bodies.write_rows(rows, writer.write, INVALID)
         published = writer.publish()
-    try:
-        with transaction() as session:
-            artifact = Artifact(id=new_id("art"), **asdict(published))
-            session.add(artifact)
-            session.flush()
-            row = Dataset(
-                id=dataset_id,
-                name=name,
-                kind=fields.kind,
-                benchmark=benchmark,
-                artifact_id=artifact.id,
-            )
-            session.add(row)
-            session.flush()
-            session.refresh(row)
-            return views.dataset(row, artifact)
-    except BaseException:
-        artifacts.discard(published)
-        raise
+    with bodies.recording(published) as session:
+        artifact = Artifact(id=new_id("art"), **asdict(published))
+        session.add(artifact)
+        session.flush()
+        row = Dataset(
+            id=dataset_id,
+            name=name,
+            kind=fields.kind,
+            benchmark=benchmark,
+            artifact_id=artifact.id,
+        )
+        session.add(row)
+        session.flush()
+        session.refresh(row)
+        return views.dataset(row, artifact)
 
 
 def _copy_examples(spool: BinaryIO, name: str | None, writer: artifacts.Writer) -> str:
