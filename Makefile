@@ -9,7 +9,7 @@ VLLM_STAMP := $(VLLM)/.ready
 VLLM_CUDA := constraints-vllm-cuda.txt
 PYTHON ?= python3
 
-.PHONY: setup demo test test-vllm lint proof smollm2 check-images check-trl lock lock-vllm-cuda clean
+.PHONY: setup demo test test-vllm chaos lint proof smollm2 check-images check-trl lock lock-vllm-cuda clean
 
 setup: $(STAMP)
 
@@ -51,6 +51,12 @@ test: $(STAMP) $(TRL_STAMP)  ## lint, types, unit and integration tests on real 
 test-vllm: $(STAMP) $(VLLM_STAMP)  ## whole jobs on the real vLLM, on this CPU; it is killed, hung and starved
 	$(PY) -m pytest -m vllm tests/vllm
 
+CHAOS_SECONDS ?= 1800
+CHAOS_FAULTS ?= 200
+CHAOS_SEED ?= 0
+chaos: $(STAMP)  ## jobs while everything under them is killed, frozen and cut off; nothing is lost
+	$(PY) -m chaos --seed $(CHAOS_SEED) --faults $(CHAOS_FAULTS) --seconds $(CHAOS_SECONDS)
+
 lint: $(STAMP)
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
@@ -88,4 +94,4 @@ lock-vllm-cuda: $(STAMP)  ## refresh constraints-vllm-cuda.txt
 	mv $(VLLM_CUDA).new $(VLLM_CUDA)
 
 clean:
-	rm -rf $(VENV) $(TRL) $(VLLM) .selftaught
+	rm -rf $(VENV) $(TRL) $(VLLM) .selftaught .chaos

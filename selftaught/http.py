@@ -284,7 +284,8 @@ async def _on_store_error(request: Request, error: Exception) -> Response:
 
 
 class RequestMiddleware:
-    """Outermost: names the request, bounds its body, measures it, and turns a crash into a 500."""
+    """Outermost: names the request, bounds its body, measures it, and turns a crash into a 500 (and
+    the end of the server's patience with it, when it stops, into a 503)."""
 
     def __init__(
         self, app: ASGIApp, registry: CollectorRegistry, streaming: frozenset[str]
@@ -327,6 +328,14 @@ class RequestMiddleware:
                 await response(scope, receive, send_named)
             else:
                 await self._app(scope, limited, send_named)
+        except asyncio.CancelledError:
+            # The server is told to stop, and has waited for this request as long as it does.
+            if not status:
+                detail = "this server is being stopped; ask again"
+                again = {"Retry-After": "1"}
+                stopping = problem(503, "shutting_down", detail, rid, headers=again)
+                await stopping(scope, receive, send_named)
+            raise
         except Exception:
             logger.exception("request %s failed: %s %s", rid, scope["method"], scope["path"])
             if status:  # too late for another answer: let the server cut the connection

@@ -190,6 +190,10 @@ def _save_checkpoint(
     unfinished = folder.with_name(f".{folder.name}")
     for left in (unfinished, folder):  # by a process that was killed behind its last saved state
         shutil.rmtree(left, ignore_errors=True)
+    for adapter in getattr(model, "peft_config", {}).values():
+        # PEFT keeps a set, whose order is another one in every process: equal adapters would have
+        # different hashes.
+        adapter.target_modules = sorted(adapter.target_modules)
     model.save_pretrained(unfinished, state_dict=weights)
     tokenizer.save_pretrained(unfinished)
     _sync(unfinished)

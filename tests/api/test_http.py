@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -10,11 +11,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import create_engine, text
 from starlette.testclient import TestClient
 
 from selftaught.database import session as session_module
 from selftaught.database import transaction
+from selftaught.http import RequestMiddleware
 from selftaught.settings import get_settings
 from services.api import jobs, judge
 from services.api.main import create_app
@@ -125,6 +128,38 @@ def test_without_postgres(client: TestClient, monkeypatch: pytest.MonkeyPatch) -
     ready = client.get("/readyz").json()
     assert ready["checks"]["postgres"].startswith("unreachable") and not ready["ready"]
     assert client.get("/healthz").status_code == 200
+
+
+def test_a_server_that_stops_says_so_to_whom_it_keeps_waiting() -> None:
+    """Its patience over, uvicorn cancels what still runs, and would answer 500 in plain text."""
+    sent: list[Any] = []
+
+    async def stopped() -> None:
+        reached = asyncio.Event()
+
+        async def hangs(*_: Any) -> None:
+            reached.set()
+            await asyncio.sleep(3600)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        async def receive() -> Any:
+            raise AssertionError("nothing is read")
+
+        app = RequestMiddleware(hangs, CollectorRegistry(), frozenset())
+        scope = {"type": "http", "method": "POST", "path": "/judge", "query_string": b""}
+        request = asyncio.create_task(app({**scope, "headers": []}, receive, send))
+        await reached.wait()
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+
+    asyncio.run(stopped())
+    start, body = sent
+    assert start["status"] == 503
+    problem = json.loads(body["body"])
+    assert problem["code"] == "shutting_down" and problem["request_id"]
 
 
 def test_a_detail_does_not_repeat_megabytes(client: TestClient) -> None:

@@ -1,0 +1,288 @@
+"""The work under test, over HTTP as a user's program does it: rounds of jobs, `/judge`, uploads.
+
+A round is always the same work with the same seeds, under model names of its own, so that each
+round of a disturbed stack can be held against one of an undisturbed stack. A call that fails is
+made again; how it failed is counted. Nothing here looks into the database.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.resources import files
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from selftaught.client import ENDED, ApiError, Client
+from selftaught.stack.handle import Stack
+from selftaught.stack.spec import StackError
+
+Json = dict[str, Any]
+T = TypeVar("T")
+WORLD = Path(str(files("seeds"))) / "smallworld" / "data"
+TINY: Json = {
+    "iterations": 1,
+    "chunk_size": 8,
+    "pair": {"instructions": 32},
+    "judge": {"samples": 3},
+    "train": {"steps": 8, "tokens_per_step": 500, "warmup_steps": 1, "checkpoints": 1},
+    "validate": {"instructions": 16},
+}
+DPO = {"seed": 1, "train": {**TINY["train"], "objective": "sft_dpo", "method": "lora"}}
+BATCH = 1000
+QUESTIONS = 12
+TEMPORARY = {429, 502, 503, 504}
+"""Statuses that tell a client to ask again."""
+
+
+class Refused(Exception):
+    """The gateway refused for good: the workload or the product is wrong."""
+
+
+@dataclass
+class Calls:
+    """How the calls went. `untyped`: answers that no client could act on; there must be none."""
+
+    made: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    untyped: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, what: str, failure: str | None = None, untyped: str | None = None) -> None:
+        with self.lock:
+            self.made[what] += 1
+            if failure is not None:
+                self.failed[failure] += 1
+            if untyped is not None:
+                self.untyped.append(f"{what}: {untyped}")
+
+
+@dataclass
+class Workload:
+    """`known`: what the gateway said is there, by `<round>/<item>`; `answers`: wrong ones of
+    `/judge`; `uploaded`: dataset id -> rows."""
+
+    stack: Stack
+    folder: Path
+    calls: Calls = field(default_factory=Calls)
+    known: dict[str, str] = field(default_factory=dict)
+    uploaded: dict[str, int] = field(default_factory=dict)
+    answers: dict[int, str] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+    judged: int = 0
+    rounds: int = 0
+    expected: dict[int, str] | None = None
+    _clients: threading.local = field(default_factory=threading.local)
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    # ------------------------------------------------------------ calls
+
+    def persist(self, what: str, call: Callable[[Client, int], T]) -> T:
+        """`call(client, attempt)` until it is answered. Raises Refused."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                result = call(self._client(), attempt)
+            except ApiError as error:
+                code = error.problem.get("code")
+                if not code or error.status == 500:
+                    told = f"{error.status} {json.dumps(error.problem)[:300]}"
+                    self.calls.count(what, f"{error.status} {code}", told)
+                elif error.status in TEMPORARY:
+                    self.calls.count(what, f"{error.status} {code}")
+                else:
+                    raise Refused(f"{what}: {error}") from error
+            except httpx.TransportError as error:
+                self.calls.count(what, f"no answer ({type(error).__name__})")
+            except StackError:
+                self.calls.count(what, "no answer (the stack is down)")
+            except json.JSONDecodeError as error:
+                self.calls.count(what, "not JSON", repr(error.doc[:200]))
+            else:
+                self.calls.count(what)
+                return result
+            time.sleep(min(0.2 * 2**attempt, 2.0))
+
+    def _client(self) -> Client:
+        """This thread's client of the gateway as it is now: a new stack has a new port."""
+        url = self.stack.gateway_url
+        if getattr(self._clients, "url", None) != url:
+            self._clients.url, self._clients.client = url, Client(url, timeout=30.0)
+        found: Client = self._clients.client
+        return found
+
+    def create(self, name: str, call: Callable[[Client, int], Json]) -> str:
+        """Id of what a POST made; `name`: `<round>/<item>`."""
+        made = self.persist("create " + name.partition("/")[2], call)
+        self.known[name] = made["id"]
+        return str(made["id"])
+
+    def wait(self, job_id: str) -> Json:
+        """The job once it has ended."""
+        while True:
+            job = self.persist("watch", lambda client, _: client.job(job_id))
+            if job["state"] in ENDED:
+                return job
+            time.sleep(1.0)
+
+    def upload(self, name: str, source: str, rows: int, **fields: str) -> str:
+        """Id of a dataset of the first rows of a file of the small world."""
+        path = self.folder / f"{name.replace('/', '-')}.jsonl"
+        with (WORLD / source).open() as lines:
+            path.write_text("".join(islice(lines, rows)))
+        made = self.persist("upload", lambda client, _: client.upload(path, name=name, **fields))
+        self.known[name] = made["id"]
+        self.uploaded[made["id"]] = rows
+        return str(made["id"])
+
+    # ------------------------------------------------------------ a round
+
+    def round(self, number: int) -> None:
+        """Every kind of job once, side by side; returns when all have ended."""
+        at = f"r{number}"
+        instructions = self.upload(f"{at}/instructions", "instructions.jsonl", 100)
+        labelled = self.upload(f"{at}/labelled", "dev.jsonl", 12, kind="labelled")
+        with ThreadPoolExecutor(8) as pool:
+            given = (at, instructions, labelled)
+            tasks = [pool.submit(self._on_base, at, labelled)]
+            tasks += [pool.submit(self._loop, *given, "sft", {})]
+            tasks += [pool.submit(self._loop, *given, "dpo", DPO)]
+            tasks += [pool.submit(self._cancelled, *given)]
+            for task in tasks:
+                task.result()
+        self.rounds += 1
+
+    def _loop(self, at: str, instructions: str, labelled: str, name: str, overrides: Json) -> None:
+        """A loop job, then an evaluation and a batch by what it made."""
+        job = self.create(f"{at}/{name}", self._job(at, instructions, labelled, name, overrides))
+        model = self.wait(job)["model"]
+        ended = self.persist("watch", lambda client, _: client.job(job))
+        if ended["state"] != "succeeded":
+            return
+        held = self.upload(f"{at}/{name}-test", "test.jsonl", 80, kind="labelled")
+        asked = {"dataset": held, "model": f"{model}:1", "scoring": ["strict"]}
+        self.wait(
+            self.create(f"{at}/{name}-eval", lambda client, _: client.create_evaluation(**asked))
+        )
+
+    def _job(
+        self, at: str, instructions: str, labelled: str, name: str, overrides: Json
+    ) -> Callable[[Client, int], Json]:
+        def post(client: Client, attempt: int) -> Json:
+            # A reply that was lost may have been a 201: another name keeps the two apart.
+            again = "" if attempt == 1 else f".again{attempt}"
+            return client.create_job(
+                dataset=instructions,
+                labelled_dataset=labelled,
+                overrides={**TINY, **overrides},
+                model=f"{at}-{name}{again}",
+            )
+
+        return post
+
+    def _on_base(self, at: str, labelled: str) -> None:
+        """A base model's registration; then a batch of a thousand pairs and a review queue."""
+        name = f"{at}-base"
+        asked = {"base_model": "smallworld", "template": "smallworld", "max_tokens": 64}
+        registered = self.create(
+            f"{at}/base", lambda client, _: client.register_model(name=name, **asked)
+        )
+        if self.wait(registered)["state"] != "succeeded":
+            return
+        pairs = self.folder / "pairs.jsonl"
+        batch = self.create(
+            f"{at}/batch", lambda client, _: client.judge_batch(pairs, model=f"{name}:0")
+        )
+        queue = self.create(
+            f"{at}/review", lambda client, _: client.fill_reviews(name, 0, size=10, source=labelled)
+        )
+        for job in (batch, queue):
+            self.wait(job)
+
+    def _cancelled(self, at: str, instructions: str, labelled: str) -> None:
+        """A loop job that is cancelled in the middle of its work."""
+        post = self._job(at, instructions, labelled, "cancelled", {"iterations": 5})
+        job = self.create(f"{at}/cancelled", post)
+        while True:
+            found = self.persist("watch", lambda client, _: client.job(job))
+            if found["iterations_done"] or found["state"] in ENDED:
+                break
+            time.sleep(0.5)
+
+        def cancel(client: Client, _: int) -> None:
+            try:
+                client.call("POST", f"/v1/jobs/{job}/cancel")
+            except ApiError as error:
+                if error.status != 409:  # a lost reply: it is cancelled already
+                    raise
+
+        self.persist("cancel", cancel)
+        self.wait(job)
+
+    # ------------------------------------------------------------ all the time
+
+    def prepare(self) -> None:
+        """What the calls of all rounds need: a model to ask, and a file of pairs."""
+        rows = [json.loads(line) for line in (WORLD / "dev.jsonl").read_text().splitlines()]
+        with (self.folder / "pairs.jsonl").open("w") as file:
+            for number, row in enumerate(islice(cycle(rows), BATCH), 1):
+                file.write(json.dumps({"custom_id": f"pair-{number}", **question(row)}) + "\n")
+        asked = {"base_model": "smallworld", "template": "smallworld", "max_tokens": 64}
+        job = self.create(
+            "all/judge", lambda client, _: client.register_model(name="judge", **asked)
+        )
+        self.wait(job)
+        self._questions = [question(row) for row in rows[:QUESTIONS]]
+
+    def background(self) -> list[threading.Thread]:
+        """Threads that judge and upload until :meth:`finish`."""
+        threads = [
+            threading.Thread(target=one, daemon=True) for one in (self._judge, self._uploads)
+        ]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def finish(self) -> None:
+        """Let the background end."""
+        self._over.set()
+
+    def _judge(self) -> None:
+        """The same questions again and again; an answer never changes."""
+        for number, asked in enumerate(cycle(self._questions)):
+            if self._over.wait(0.3):
+                return
+            at = number % QUESTIONS
+            answer = self.persist("judge", partial(_ask, asked))
+            told = f"{answer['verdict']} {answer['model']}"
+            self.judged += 1
+            wanted = (self.expected or self.answers).setdefault(at, told)
+            if told != wanted:
+                self.wrong.append(f"question {at}: {told}, was {wanted}")
+
+    def _uploads(self) -> None:
+        number = 0
+        while not self._over.wait(1.0):
+            number += 1
+            self.upload(f"all/upload-{number % 5}", "instructions.jsonl", 20 + number % 50)
+
+
+def _ask(asked: Json, client: Client, _attempt: int) -> Json:
+    return client.judge(**asked, model="judge:0")
+
+
+def question(row: Json) -> Json:
+    """A labelled row as a pair to judge; every second one is turned round by its text."""
+    pair = [row["chosen"], row["rejected"]]
+    first, second = sorted(pair)
+    return {"instruction": row["instruction"], "response_a": first, "response_b": second}
