@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from chaos.plan import CHILD, SUPERVISOR, WORKERS, Fault
+from chaos.plan import CHILD, PAST_LEASE, SUPERVISOR, WORKERS, Fault
 from selftaught.stack.handle import Stack
 from selftaught.stack.spec import AlreadyRunning, StackError
 
@@ -73,13 +73,14 @@ class Injector:
     def run(self, faults: Iterator[Fault], until: Callable[[int], bool]) -> None:
         """Faults in turn, until `until(number carried out)` or :meth:`stop`.
 
-        Those of the training child lie in wait for one, while the others go on.
+        Those that need a moment (a training child, a worker that holds a lease) lie in wait for it
+        while the others go on.
         """
         waiting = []
         for fault in faults:
             if self._stop.wait(fault.after) or until(self.count):
                 break
-            if fault.target == CHILD:
+            if _lies_in_wait(fault):
                 thread = threading.Thread(target=self._one, args=(fault,), daemon=True)
                 thread.start()
                 waiting.append(thread)
@@ -135,20 +136,15 @@ class Injector:
     # ------------------------------------------------------------ targets
 
     def _find(self, fault: Fault) -> psutil.Process:
-        """The target's process; waits for one that is being restarted. A worker that is to lose a
-        lease is given some seconds to hold one."""
-        wants_lease = fault.kind == "freeze past the lease"
-        patience = 10.0 if wants_lease else WAIT_SECONDS
-        deadline = time.monotonic() + (math.inf if fault.target == CHILD else patience)
-        found: psutil.Process | None = None
+        """The target's process; waits for one that is being restarted, and for the right moment."""
+        lease = fault.kind == PAST_LEASE
+        deadline = time.monotonic() + (math.inf if _lies_in_wait(fault) else WAIT_SECONDS)
         while time.monotonic() < deadline and not self._stop.is_set():
             found = self._look(fault)
-            if found is not None and (not wants_lease or self._held(fault.target, found.pid)):
+            if found is not None and (not lease or self._held(fault.target, found.pid)):
                 return found
-            time.sleep(0.1)
-        if found is None:
-            raise Target(f"no {fault.target} to be found")
-        return found
+            self._stop.wait(0.2)
+        raise Target(f"no {fault.target} that holds a lease" if lease else f"no {fault.target}")
 
     def _look(self, fault: Fault) -> psutil.Process | None:
         """None if it does not run, or is to be frozen and is already."""
@@ -260,6 +256,10 @@ class Injector:
         # No pool: every connection may be cut by the next fault, and the port may be another one.
         patience = {"connect_timeout": 3, "options": "-c statement_timeout=3000"}
         return create_engine(self.stack.database_url, poolclass=NullPool, connect_args=patience)
+
+
+def _lies_in_wait(fault: Fault) -> bool:
+    return fault.target == CHILD or fault.kind == PAST_LEASE
 
 
 def _signal(process: psutil.Process, number: int) -> None:

@@ -15,12 +15,13 @@ SERVERS = ("redis", "postgres")
 CHILD = "training child"
 """The process that trains, whichever worker it belongs to."""
 SUPERVISOR = "supervisor"
+PAST_LEASE = "freeze past the lease"
 
 KINDS = {
     "kill": "kill -9",
     "stop": "told to stop (SIGTERM; Postgres: a fast shutdown)",
     "freeze": "SIGSTOP for 1 to 4 s, then SIGCONT",
-    "freeze past the lease": "SIGSTOP until the lease is lost, then SIGCONT",
+    PAST_LEASE: "SIGSTOP until the lease is lost, then SIGCONT",
     "flush": "FLUSHALL",
     "cut": "all its connections ended (CLIENT KILL, pg_terminate_backend)",
 }
@@ -31,7 +32,7 @@ _DECK = (
     *(("stop", target) for target in (*WORKERS, *SERVICES, *SERVERS)),
     *(("freeze", target) for target in (*WORKERS, *SERVICES, *SERVERS, CHILD)),
     # What issue 6 asks for by name comes twice as often.
-    *(("freeze past the lease", target) for target in WORKERS * 2),
+    *((PAST_LEASE, target) for target in WORKERS * 2),
     *(("flush", "redis"), ("cut", "redis"), ("cut", "postgres")) * 2,
     ("kill", SUPERVISOR),
 )
@@ -61,6 +62,6 @@ def plan(seed: int, pace: float, lease: float) -> Iterator[Fault]:
             number += 1
             after = random.uniform(0.3, 1.7) * pace
             hold = random.uniform(1.0, 4.0)
-            if kind == "freeze past the lease":
+            if kind == PAST_LEASE:
                 hold += lease + 1.0
             yield Fault(number, kind, target, round(after, 2), round(hold, 2))

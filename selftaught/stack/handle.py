@@ -171,25 +171,31 @@ class Stack:
                 return record
         raise StackError(f"this stack has no process named {name}")
 
+    def _url(self, name: str) -> str:
+        urls = self.record["urls"]
+        if name not in urls:
+            raise StackError(f"this stack has no {name}, or not yet")
+        return urls[name]
+
     @property
     def supervisor_pid(self) -> int:
         return self.record["supervisor"]["pid"]
 
     @property
     def gateway_url(self) -> str:
-        return self.record["urls"]["gateway"]
+        return self._url("gateway")
 
     @property
     def evaluator_url(self) -> str:
-        return self.record["urls"]["evaluator"]
+        return self._url("evaluator")
 
     @property
     def database_url(self) -> str:
-        return self.record["urls"]["database"]
+        return self._url("database")
 
     @property
     def redis_url(self) -> str:
-        return self.record["urls"]["redis"]
+        return self._url("redis")
 
 
 def stop_home(home: Path, timeout: float = 180.0) -> bool:

@@ -31,6 +31,21 @@ def run(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+def test_a_stack_that_starts_has_no_gateway_yet(tmp_path: Path) -> None:
+    record: state.StackRecord = {
+        "id": "1",
+        "state": "starting",
+        "error": None,
+        "supervisor": {"pid": os.getpid(), "started": 0.0},
+        "urls": {"redis": "redis://127.0.0.1:1/0"},
+        "processes": [],
+    }
+    state.write(tmp_path, record)
+    assert Stack(tmp_path).redis_url == "redis://127.0.0.1:1/0"
+    with pytest.raises(StackError, match="no gateway, or not yet"):
+        _ = Stack(tmp_path).gateway_url
+
+
 def test_a_second_start_in_the_same_home_is_refused(tmp_path: Path) -> None:
     with Stack(tmp_path, only={"redis"}) as stack:
         pid = stack.process("redis").pid
