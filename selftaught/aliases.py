@@ -189,6 +189,13 @@ def _version_id(session: Session, model: str, number: int) -> str:
     return found
 
 
+def find(session: Session, model: str, alias: str) -> Alias | None:
+    """The alias's row; None if there is none."""
+    return session.scalars(
+        select(Alias).where(Alias.model == model, Alias.alias == alias)
+    ).one_or_none()
+
+
 def lock(session: Session, model: str, alias: str) -> Alias | None:
     """The alias's row, locked and fresh; None if there is none."""
     return session.scalars(

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from selftaught.keys_cli import app as keys_app
+from selftaught.keys_cli import projects
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,6 +25,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(keys_app, name="keys")
+app.add_typer(projects, name="projects")
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 

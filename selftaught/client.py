@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,9 +28,13 @@ class ApiError(Exception):
 
 
 class Client:
-    """Calls to one gateway, e.g. ``Client("http://127.0.0.1:8080")``; `key`: an API key to send."""
+    """Calls to one gateway, e.g. ``Client("http://127.0.0.1:8080")``.
+
+    `key`: the API key to send; default: that of the environment's SELFTAUGHT_API_KEY, if any.
+    """
 
     def __init__(self, base_url: str, timeout: float = 300.0, key: str | None = None) -> None:
+        key = key or os.environ.get("SELFTAUGHT_API_KEY")
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._http = httpx.Client(base_url=base_url, timeout=timeout, headers=headers)
 
@@ -51,6 +56,18 @@ class Client:
         if response.is_error:
             raise ApiError(response.status_code, body)
         return body
+
+    def create_key(self, name: str, scopes: list[str], **options: Any) -> Json:
+        """POST /v1/keys with the fields of `KeyIn`; the answer alone has its secret."""
+        return self.call("POST", "/v1/keys", json={"name": name, "scopes": scopes, **options})
+
+    def rotate_key(self, key_id: str, grace_seconds: int = 3600) -> Json:
+        """A new secret; the present one is good for `grace_seconds` more."""
+        body = {"grace_seconds": grace_seconds}
+        return self.call("POST", f"/v1/keys/{key_id}/rotate", json=body)
+
+    def revoke_key(self, key_id: str) -> Json:
+        return self.call("DELETE", f"/v1/keys/{key_id}")
 
     def upload(
         self, path: Path, kind: str = "instructions", name: str | None = None, **fields: str

@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session, aliased
 
 from selftaught import aliases, gate, reviews
 from selftaught.contracts import Finding, GateSettings
-from selftaught.database.tables import Alias, ApiKey, Evaluation, Job, ModelVersion, Promotion
+from selftaught.database.tables import Alias, Evaluation, Job, ModelVersion, Promotion
 from selftaught.ids import new_id
+from selftaught.keys import Caller
 from selftaught.work.events import emit
 from selftaught.work.pipeline import lock_job
 
@@ -25,11 +26,11 @@ CANDIDATE = "candidate"
 class Asked:
     """Why a promotion is tried, and who tries it.
 
-    force: promote whatever the gate finds; needs a reason and the key of who asks.
+    force: promote whatever the gate finds; needs a reason and a caller with a key.
     """
 
     reason: str
-    key: ApiKey | None = None
+    caller: Caller | None = None
     force: bool = False
 
 
@@ -80,8 +81,8 @@ def promote(
         findings=[finding.model_dump() for finding in findings],
         reason=asked.reason,
         job_id=job_id,
-        key_id=asked.key.id if asked.key is not None else None,
-        key_name=asked.key.name if asked.key is not None else None,
+        key_id=asked.caller.key_id if asked.caller is not None else None,
+        key_name=asked.caller.key_name if asked.caller is not None else None,
     )
     session.add(decision)
     if teller is not None:
@@ -104,8 +105,8 @@ def waits_for_reviews(decision: Promotion) -> bool:
 
 def _why(asked: Asked, job_id: str | None, forced: bool) -> str:
     """What the alias's history says."""
-    if forced and asked.key is not None:
-        return f"forced by {asked.key.name}: {asked.reason}"
+    if forced and asked.caller is not None:
+        return f"forced by {asked.caller.key_name}: {asked.reason}"
     return f"gate of {job_id}" if job_id is not None else asked.reason
 
 

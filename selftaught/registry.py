@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from sqlalchemy import select
 
+from selftaught import tenancy
 from selftaught.contracts import LOCAL_INFERENCE, Recipe
 from selftaught.database import transaction
 from selftaught.database.tables import StoredTemplate
@@ -141,16 +142,16 @@ def _template(name: str) -> Template | None:
     if name in template_names():
         return load_template(name)
     try:
-        return _stored_template(name)
+        return _stored_template(tenancy.current(), name)
     except KeyError:
         return None
 
 
 @lru_cache
-def _stored_template(name: str) -> Template:
+def _stored_template(project: str | None, name: str) -> Template:
     """KeyError if there is none; kept, because a name never changes its content."""
-    with transaction() as session:
-        row = session.get(StoredTemplate, name)
+    with tenancy.inside(project), transaction() as session:
+        row = session.scalars(select(StoredTemplate).filter_by(name=name)).one_or_none()
         if row is None:
             raise KeyError(name)
         return parse_template(row.content)

@@ -55,6 +55,11 @@ class Settings(BaseSettings):
         validation_alias="REDIS_URL",
         description="REDIS_URL: Redis, which only carries Celery messages.",
     )
+    open: bool = Field(
+        default=False,
+        description="SELFTAUGHT_OPEN: callers without a key have all rights in the project "
+        "'default'. Only for a gateway that listens on loopback, as the embedded stack's does.",
+    )
     evaluator_url: str = Field(
         default="http://127.0.0.1:8081",
         validation_alias="EVALUATOR_URL",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +40,11 @@ def database(
     from selftaught.database.tables import Base
     from selftaught.settings import get_settings
 
+    # What a test adds by itself belongs to the first project, as what most requests add.
+    own = "?options=-c%20selftaught.project%3Ddefault"
+    servers = replace(servers, database_url=servers.database_url + own)
     monkeypatch.setenv("DATABASE_URL", servers.database_url)
+    monkeypatch.setenv("SELFTAUGHT_OPEN", "true")
     monkeypatch.setenv("REDIS_URL", servers.redis_url)
     monkeypatch.setenv("SELFTAUGHT_HOME", str(tmp_path))
     monkeypatch.setenv("SELFTAUGHT_HEARTBEAT_SECONDS", "0.2")
@@ -49,6 +53,7 @@ def database(
     tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
     with transaction() as session:
         session.execute(text(f"TRUNCATE {tables} CASCADE"))
+        session.execute(text("INSERT INTO projects (id) VALUES ('default')"))
     yield servers
     get_engine().dispose()
     get_settings.cache_clear()

@@ -340,7 +340,7 @@ def test_a_job_whose_artifact_is_missing_fails_as_such(database: object, go: Go)
 @pytest.fixture
 def client(database: object, go: Go) -> Iterator[TestClient]:
     go("gateway")
-    with TestClient(create_app(), raise_server_exceptions=False) as found:
+    with TestClient(create_app(), "http://localhost", raise_server_exceptions=False) as found:
         yield found
 
 

@@ -3,6 +3,15 @@
 One module for each kind of thing; import from here.
 """
 
+from selftaught.contracts.access import (
+    KeyIn,
+    KeyMade,
+    KeyOut,
+    KeyRotation,
+    ProjectIn,
+    ProjectOut,
+    Scope,
+)
 from selftaught.contracts.base import (
     TERMINAL,
     Contract,
@@ -195,6 +204,10 @@ __all__ = [
     "JudgeRestart",
     "JudgeSettings",
     "JudgeStart",
+    "KeyIn",
+    "KeyMade",
+    "KeyOut",
+    "KeyRotation",
     "LabelSettings",
     "Latency",
     "LoraSettings",
@@ -208,6 +221,8 @@ __all__ = [
     "Prepare",
     "Prepared",
     "Problem",
+    "ProjectIn",
+    "ProjectOut",
     "PromoteIn",
     "PromotionOut",
     "QuotaSettings",
@@ -237,6 +252,7 @@ __all__ = [
     "Rule",
     "Ruling",
     "SamplingSettings",
+    "Scope",
     "ScoreIn",
     "ScoreOut",
     "Scoring",

@@ -6,10 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.orm import Session
 
+from selftaught import tenancy
 from selftaught.settings import get_settings
+
+_CONFINE = text(
+    "SELECT set_config('selftaught.project', :project, true), "
+    "set_config('role', 'selftaught_tenant', true)"
+)
 
 
 @lru_cache(maxsize=1)
@@ -29,7 +35,11 @@ def get_engine() -> Engine:
 def transaction() -> Iterator[Session]:
     """A session that commits on success and rolls back on any exception.
 
+    Inside a project (:mod:`selftaught.tenancy`) it sees and makes that project's rows only.
     Nothing inside may call a model, a file or the network (rule 7 of docs/architecture.md).
     """
     with Session(get_engine(), expire_on_commit=False) as session, session.begin():
+        project = tenancy.current()
+        if project is not None:
+            session.execute(_CONFINE, {"project": project})
         yield session

@@ -39,11 +39,32 @@ def _created() -> Mapped[dt.datetime]:
     return mapped_column(server_default=func.clock_timestamp())
 
 
+def _project(primary_key: bool = False) -> Mapped[str]:
+    """Whose row it is: the project of the transaction that adds it (selftaught/tenancy.py)."""
+    return mapped_column(
+        ForeignKey("projects.id"),
+        primary_key=primary_key,
+        server_default=text("nullif(current_setting('selftaught.project', true), '')"),
+    )
+
+
+class Project(Base):
+    """A tenant: what belongs to one project no other can see."""
+
+    __tablename__ = "projects"
+    id: Mapped[str] = mapped_column(primary_key=True, doc="Its name; it never changes.")
+    limits: Mapped[JSON] = mapped_column(
+        server_default=text("'{}'::jsonb"), doc="contracts.Limits: rates and quotas."
+    )
+    created_at: Mapped[dt.datetime] = _created()
+
+
 class Artifact(Base):
     """A file that outlives a stage; published before its row, never changed after."""
 
     __tablename__ = "artifacts"
     id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = _project()
     kind: Mapped[str]
     path: Mapped[str] = mapped_column(unique=True, doc="Relative to the artifacts folder.")
     sha256: Mapped[str]
@@ -56,7 +77,9 @@ class Dataset(Base):
     """An uploaded file, normalised to JSONL, immutable."""
 
     __tablename__ = "datasets"
+    __table_args__ = (Index("datasets_project", "project_id", "id"),)
     id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = _project()
     name: Mapped[str]
     kind: Mapped[str] = mapped_column(doc="instructions | labelled | pairs | benchmark")
     benchmark: Mapped[str | None] = mapped_column(doc="Which one, by name.")
@@ -71,8 +94,10 @@ class Job(Base):
         CheckConstraint(
             "kind IN ('loop','registration','evaluation','review','batch')", name="jobs_kind"
         ),
+        Index("jobs_project", "project_id", "created_at", "id"),
     )
     id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = _project()
     kind: Mapped[str] = mapped_column(server_default="loop")
     state: Mapped[str]
     model: Mapped[str] = mapped_column(doc="Name under which versions are registered.")
@@ -91,6 +116,7 @@ class StoredTemplate(Base):
     """An uploaded prompt template; a name never changes its content."""
 
     __tablename__ = "templates"
+    project_id: Mapped[str] = _project(primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str]
     sha256: Mapped[str]
@@ -199,8 +225,9 @@ class ModelVersion(Base):
     """An immutable folder of weights with its lineage."""
 
     __tablename__ = "model_versions"
-    __table_args__ = (UniqueConstraint("model", "number"),)
+    __table_args__ = (UniqueConstraint("project_id", "model", "number"),)
     id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = _project()
     model: Mapped[str]
     number: Mapped[int]
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
@@ -241,12 +268,19 @@ class ApiKey(Base):
     """A key that somebody may send; its secret is known to its holder only."""
 
     __tablename__ = "api_keys"
+    __table_args__ = (UniqueConstraint("project_id", "name"),)
     id: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
+    project_id: Mapped[str] = _project()
+    name: Mapped[str]
     prefix: Mapped[str] = mapped_column(doc="The secret's first characters, to tell keys apart.")
     sha256: Mapped[str] = mapped_column(unique=True, doc="Of the whole secret.")
+    former_sha256: Mapped[str | None] = mapped_column(
+        unique=True, doc="Of the secret before the last rotation."
+    )
+    former_until: Mapped[dt.datetime | None] = mapped_column(doc="So long that one is good, too.")
     scopes: Mapped[list[str]] = mapped_column(ARRAY(String))
     created_at: Mapped[dt.datetime] = _created()
+    expires_at: Mapped[dt.datetime | None]
     revoked_at: Mapped[dt.datetime | None]
     last_used_at: Mapped[dt.datetime | None]
 
@@ -271,6 +305,7 @@ class Promotion(Base):
 
 class Alias(Base):
     __tablename__ = "aliases"
+    project_id: Mapped[str] = _project(primary_key=True)
     model: Mapped[str] = mapped_column(primary_key=True)
     alias: Mapped[str] = mapped_column(primary_key=True)
     version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
@@ -282,6 +317,7 @@ class AliasHistory(Base):
     """Every move of an alias; the newest row is the alias's present."""
 
     __tablename__ = "alias_history"
+    project_id: Mapped[str] = _project(primary_key=True)
     model: Mapped[str] = mapped_column(primary_key=True)
     alias: Mapped[str] = mapped_column(primary_key=True)
     revision: Mapped[int] = mapped_column(primary_key=True)
@@ -423,6 +459,7 @@ class Canary(Base):
         CheckConstraint("(ended_at IS NULL) = (ended_reason IS NULL)", name="canaries_ended"),
         Index(
             "canaries_active",
+            "project_id",
             "model",
             "alias",
             unique=True,
@@ -430,6 +467,7 @@ class Canary(Base):
         ),
     )
     id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = _project()
     model: Mapped[str]
     alias: Mapped[str]
     base_id: Mapped[str] = mapped_column(

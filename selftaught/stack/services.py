@@ -43,6 +43,7 @@ def services(
         ProcessSpec(
             "gateway",
             _uvicorn("services.api.main:app", gateway_port),
+            env={"SELFTAUGHT_OPEN": "true"},  # it listens on loopback only
             tier=Tier.SERVICE,
             url=gateway,
             ready_url=f"{gateway}/readyz",

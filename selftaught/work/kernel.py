@@ -64,6 +64,7 @@ class Lease:
 
     chunk_id: str
     token: str
+    project: str
     job_id: str
     iteration_id: str
     iteration: int
@@ -124,6 +125,7 @@ def claim(chunk_id: str, owner: str) -> Lease | None:
         return Lease(
             chunk_id=chunk.id,
             token=chunk.lock_token,
+            project=job.project_id,
             job_id=job.id,
             iteration_id=iteration.id,
             iteration=iteration.number,

@@ -189,7 +189,7 @@ def _plan_training(session: Session, job: Job, number: int, recipe: Recipe) -> I
 def _plan_validation(session: Session, job: Job, iteration: Iteration) -> Inputs:
     """The new version, and the version it must beat if this job has not scored that one yet."""
     versions = [str(iteration.version_id)]
-    latest = session.get(Alias, (job.model, "latest"))
+    latest = session.get(Alias, (job.project_id, job.model, "latest"))
     if latest is not None and latest.version_id not in versions:
         scored = select(Evaluation.id).where(
             Evaluation.version_id == latest.version_id, Evaluation.job_id == job.id

@@ -19,6 +19,7 @@ from celery import Celery
 from celery.signals import worker_shutting_down
 from sqlalchemy.exc import OperationalError
 
+from selftaught import tenancy
 from selftaught.contracts import Problem
 from selftaught.inference.protocol import (
     EngineFailed,
@@ -102,10 +103,17 @@ def make_app(queue: str, handlers: Mapping[str, Handler]) -> Celery:
 
 def run_one(chunk_id: str, owner: str, handlers: Mapping[str, Handler]) -> bool:
     """Lease, work, apply. True if this call's result was applied."""
-    global _held
     lease = claim(chunk_id, owner)
     if lease is None:
         return False
+    with tenancy.inside(lease.project):
+        return _work(lease, handlers)
+
+
+def _work(lease: Lease, handlers: Mapping[str, Handler]) -> bool:
+    """Work on a claimed chunk, as its project. True if the result was applied."""
+    global _held
+    chunk_id = lease.chunk_id
     _held = lease
     # What is loaded by now stays: the collector need not walk over torch and all again and again
     # while a chunk makes many small objects (it took a sixth of a judging worker's time).

@@ -6,11 +6,7 @@ import math
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from selftaught import keys
-from selftaught.database import transaction
-from selftaught.database.tables import ApiKey
 from selftaught.http import Refused
 
 MAX_DEPTH = 32
@@ -67,30 +63,3 @@ def bad_text(text: str) -> str | None:
 
 
 StorableBody = Depends(_storable)
-
-_bearer = HTTPBearer(
-    auto_error=False,
-    scheme_name="ApiKey",
-    description="A key of `selftaught keys create`; only forced promotions need one.",
-)
-
-
-def _caller(
-    given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> ApiKey | None:
-    if given is None:
-        return None
-    try:
-        with transaction() as session:
-            return keys.authenticate(session, given.credentials)
-    except keys.InvalidKey as error:
-        raise unauthorised("invalid_key", str(error)) from error
-
-
-def unauthorised(code: str, detail: str) -> Refused:
-    """401, as RFC 9110 wants it."""
-    return Refused(401, code, detail, headers={"WWW-Authenticate": "Bearer"})
-
-
-Caller = Annotated[ApiKey | None, Depends(_caller)]
-"""Whose key was sent; None without one. 401 for a key that is not good."""

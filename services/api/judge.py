@@ -17,7 +17,7 @@ import aiohttp
 import orjson
 from fastapi import APIRouter, FastAPI, Header, Request, Response
 
-from selftaught import sse
+from selftaught import sse, tenancy
 from selftaught.contracts import (
     Asked,
     JudgeIn,
@@ -257,7 +257,11 @@ async def _ask(request: Request, path: str, body: Asked, named: str | None) -> R
     if body.model is None and named is not None:
         body = body.model_copy(update={"model": named})
     found = cast(Evaluators, request.app.state.evaluators)
-    headers = {"content-type": "application/json", "x-request-id": request_id(request) or ""}
+    headers = {
+        "content-type": "application/json",
+        "x-request-id": request_id(request) or "",
+        tenancy.HEADER: tenancy.current() or tenancy.DEFAULT,
+    }
     sent = body.model_dump_json(exclude_none=True).encode()
     try:
         return await while_connected(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
@@ -13,6 +13,7 @@ import selftaught
 from selftaught import http
 from selftaught.settings import get_settings
 from services.api import (
+    access,
     batches,
     canaries,
     data,
@@ -24,8 +25,10 @@ from services.api import (
     iterations,
     jobs,
     judge,
+    keys,
     metrics,
     models,
+    projects,
     promotions,
     recipes,
     reviews,
@@ -50,9 +53,11 @@ RESOURCES = (
     engines,
     judge,
     batches,
-    health,
+    keys,
+    projects,
     metrics,
 )
+"""All that has rules (access.RULES)."""
 
 
 TAGS = {
@@ -68,6 +73,7 @@ TAGS = {
     "evaluations": "A version on a benchmark, and two of them compared.",
     "reviews": "People look at a version's judgments, blind; how well it agrees with them.",
     "judge": "Which response is better, how good is one, which is the best of many.",
+    "access": "Projects, which see nothing of each other, and the keys to them.",
     "operations": "For those who run the platform.",
 }
 """What each tag holds, for the OpenAPI document."""
@@ -95,8 +101,19 @@ def create_app() -> FastAPI:
     http.install(
         app, registry, streaming=frozenset({datasets.router.prefix, batches.router.prefix})
     )
+    routes = [
+        route
+        for resource in RESOURCES
+        for route in resource.router.routes
+        if isinstance(route, APIRoute)
+    ]
+    access.check(routes)
+    app.state.known_keys = access.KnownKeys()
     for resource in RESOURCES:
-        app.include_router(resource.router)
+        app.include_router(
+            resource.router, dependencies=[Depends(access.access)], responses=access.DOCS
+        )
+    app.include_router(health.router)
     return app
 
 

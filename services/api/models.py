@@ -29,7 +29,8 @@ from selftaught.promotions import Asked
 from selftaught.registry import UnknownName, resolve_recipe
 from selftaught.work import pipeline
 from services.api import problems, promotions, views
-from services.api.deps import LARGEST, Caller, Cursor, Limit, Name, Number, StorableBody
+from services.api.access import Caller
+from services.api.deps import LARGEST, Cursor, Limit, Name, Number, StorableBody
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -120,7 +121,7 @@ def list_aliases(name: Name) -> Page[AliasOut]:
 def get_alias(name: Name, alias: AliasName, response: Response) -> AliasOut:
     """One alias; its revision is the ETag."""
     with transaction() as session:
-        row = session.get(Alias, (name, alias))
+        row = aliases.find(session, name, alias)
         if row is None:
             raise problems.not_found("alias", f"{name}:{alias}")
         return _answer(session, row, response)

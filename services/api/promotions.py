@@ -6,14 +6,15 @@ from anyio import from_thread
 from fastapi import APIRouter, Request
 from sqlalchemy import select
 
-from selftaught import aliases, keys, promotions
+from selftaught import aliases, promotions
 from selftaught.contracts import Page, PromoteIn, PromotionOut
 from selftaught.database import transaction
-from selftaught.database.tables import Alias, Promotion
-from selftaught.http import Refused, problem_docs
+from selftaught.database.tables import Promotion
+from selftaught.http import problem_docs
 from selftaught.promotions import Asked
 from services.api import problems, views
-from services.api.deps import Caller, Cursor, Limit, Name, Number, StorableBody, unauthorised
+from services.api.access import Caller, unauthorised
+from services.api.deps import Cursor, Limit, Name, Number, StorableBody
 from services.api.judge import prepare
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -35,13 +36,8 @@ def promote_version(
     both. Refused, passed and forced ones are all listed under `/promotions`. As with a `PUT` of an
     alias, the evaluators open the version first, and a move ends the alias's canary.
     """
-    if body.force:
-        if caller is None:
-            raise unauthorised("key_required", "a forced promotion needs a key: send it as Bearer")
-        try:
-            keys.need_scope(caller, "promote")
-        except keys.MissingScope as error:
-            raise Refused(403, "missing_scope", str(error)) from error
+    if body.force and caller.key_id is None:
+        raise unauthorised("key_required", "a forced promotion needs a key: send it as Bearer")
     if body.prepare:
         prepare_first(request, name, number, body.alias)
     asked = Asked(body.reason or "manual", caller, body.force)
@@ -85,6 +81,6 @@ def prepare_first(request: Request, name: str, number: int, alias: str) -> None:
     aliases.check_name(alias)
     with transaction() as session:
         version = aliases.get_version(session, name, number)
-        row = session.get(Alias, (name, alias))
+        row = aliases.find(session, name, alias)
     if row is None or row.version_id != version.id:
         from_thread.run(prepare, request.app, version.id)

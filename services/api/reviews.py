@@ -31,7 +31,7 @@ from selftaught.contracts import (
 )
 from selftaught.contracts.reviews import PersonVerdict
 from selftaught.database import transaction
-from selftaught.database.tables import Alias, Dataset, Job, ModelVersion, Review, ReviewItem
+from selftaught.database.tables import Dataset, Job, ModelVersion, Review, ReviewItem
 from selftaught.http import Refused, problem_docs
 from selftaught.ids import new_id
 from selftaught.judging import Verdict, swap
@@ -256,7 +256,7 @@ def _against(session: Session, version: ModelVersion, ref: str | None) -> ModelV
         return found
     if version.parent_id is not None:
         return session.get_one(ModelVersion, version.parent_id)
-    latest = session.get(Alias, (version.model, aliases.LATEST))
+    latest = aliases.find(session, version.model, aliases.LATEST)
     if latest is None or latest.version_id == version.id:
         return None
     return session.get_one(ModelVersion, latest.version_id)

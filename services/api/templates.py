@@ -64,7 +64,9 @@ def create_template(
         }
         with transaction() as session:
             session.execute(insert(StoredTemplate).values(row).on_conflict_do_nothing())
-            known = session.get_one(StoredTemplate, template.name).sha256
+            known = session.scalars(
+                select(StoredTemplate.sha256).filter_by(name=template.name)
+            ).one()
     if known != template.sha256:
         detail = f"there is another template {template.name!r}; choose a new name"
         raise Refused(409, "template_exists", detail, param="name")
@@ -89,7 +91,7 @@ def get_template(name: TemplateName) -> TemplateOut:
     if name in template_names():
         return _out(load_template(name))
     with transaction() as session:
-        row = session.get(StoredTemplate, name)
+        row = session.scalars(select(StoredTemplate).filter_by(name=name)).one_or_none()
         if row is None:
             raise problems.not_found("template", name)
         return _out(parse_template(row.content))

@@ -20,6 +20,7 @@ import orjson
 from anyio import to_thread
 from sqlalchemy.exc import SQLAlchemyError
 
+from selftaught import tenancy
 from selftaught.contracts import (
     Asked,
     JudgeIn,
@@ -45,7 +46,7 @@ from selftaught.versions import open_version
 from services.evaluator.askers import Answered, Asker, asker
 from services.evaluator.calibration import Calibrations
 from services.evaluator.live import Live
-from services.evaluator.lookup import Lookup, Named
+from services.evaluator.lookup import Lookup, Named, Ref
 from services.evaluator.opened import Opened, named_versions, news
 from services.evaluator.ranking import rank
 from services.evaluator.recorder import Recorder
@@ -97,12 +98,12 @@ class Judge:
         self.recorder = Recorder()
         self.traffic = Traffic(self._judged, lambda: self.now * 2 > self.limit, self.recorder)
         self._lookup = Lookup(get_settings().database_url)
-        self._aliases: Fresh[str | None, Named] = Fresh(self._lookup.named)
+        self._aliases: Fresh[Ref, Named] = Fresh(self._lookup.named)
         self._calls: InFlight[bytes, Answered] = InFlight()
         self._key: bytes | None = None
         self._versions: OrderedDict[str, ModelVersion] = OrderedDict()
-        self._templates: dict[str, JudgeTemplate] = {}
-        self._score_templates: dict[str, ScoreTemplate] = {}
+        self._templates: dict[tuple[str | None, str], JudgeTemplate] = {}
+        self._score_templates: dict[tuple[str | None, str], ScoreTemplate] = {}
         self._opened = Opened(_load)
         self._calibrations = Calibrations()
 
@@ -117,7 +118,7 @@ class Judge:
         """
         started = time.perf_counter()
         async with self._admitted(question):
-            named = await self._aliases.get(question.model)
+            named = await self._aliases.get(_ref(question))
             return await self.traffic.judge(question, named, request_id, started, live)
 
     async def score(self, question: ScoreIn) -> ResponseScore:
@@ -236,7 +237,7 @@ class Judge:
             self.now -= 1
 
     async def _resolve(self, question: Asked) -> ModelVersion:
-        return await self._version((await self._aliases.get(question.model)).version_id)
+        return await self._version((await self._aliases.get(_ref(question))).version_id)
 
     async def _judged(
         self, version_id: str, question: JudgeIn, started: float, live: Live | None
@@ -293,15 +294,17 @@ class Judge:
         return found
 
     async def _template(self, name: str) -> JudgeTemplate:
-        found = self._templates.get(name)
+        key = (tenancy.current(), name)
+        found = self._templates.get(key)
         if found is None:  # a name never changes its content
-            found = self._templates[name] = await to_thread.run_sync(judge_template, name)
+            found = self._templates[key] = await to_thread.run_sync(judge_template, name)
         return found
 
     async def _score_template(self, name: str) -> ScoreTemplate:
-        found = self._score_templates.get(name)
+        key = (tenancy.current(), name)
+        found = self._score_templates.get(key)
         if found is None:
-            found = self._score_templates[name] = await to_thread.run_sync(score_template, name)
+            found = self._score_templates[key] = await to_thread.run_sync(score_template, name)
         return found
 
     async def _fence_key(self) -> bytes:
@@ -314,6 +317,10 @@ class Judge:
     ) -> Answered:
         ready = await self._opened.get(version)
         return await ready.ask(requests, sampling)
+
+
+def _ref(question: Asked) -> Ref:
+    return tenancy.current() or tenancy.DEFAULT, question.model
 
 
 def _row(version_id: str) -> ModelVersion:

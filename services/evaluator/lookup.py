@@ -16,7 +16,7 @@ import psycopg
 from anyio import to_thread
 from sqlalchemy import make_url
 
-from selftaught import aliases
+from selftaught import aliases, tenancy
 from selftaught.database import transaction
 from selftaught.http import DatabaseLost
 
@@ -24,10 +24,14 @@ SECONDS = 10.0
 """After this long without an answer the connection is given up."""
 
 
+Ref = tuple[str, str | None]
+"""Whose, and which: a project, and `name`, `name:alias` or `name:number`."""
 _LOOK: LiteralString = """
     SELECT a.version_id, a.model || ':' || a.alias, c.id, c.version_id, c.mode, c.share
     FROM aliases a
-    LEFT JOIN canaries c ON c.model = a.model AND c.alias = a.alias AND c.ended_at IS NULL
+    LEFT JOIN canaries c ON c.project_id = a.project_id AND c.model = a.model
+        AND c.alias = a.alias AND c.ended_at IS NULL
+    WHERE a.project_id = %s AND a.alias = %s
 """
 
 
@@ -57,25 +61,26 @@ class Lookup:
         self._url = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
         self._connection: psycopg.AsyncConnection | None = None
         self._opening = asyncio.Lock()
-        self._exact: dict[str, Named] = {}
+        self._exact: dict[Ref, Named] = {}
 
-    async def named(self, ref: str | None) -> Named:
+    async def named(self, asked: Ref) -> Named:
         """As aliases.resolve_id, and the alias's canary. Raises AliasError, DatabaseLost."""
-        if ref in self._exact:
-            return self._exact[ref]
+        if asked in self._exact:
+            return self._exact[asked]
+        project, ref = asked
         found = None
         model, colon, pointer = (ref or "").partition(":")
         if ref is None:
-            rows = await self._rows(_LOOK + "WHERE a.alias = %s", "latest")
+            rows = await self._rows(_LOOK, project, "latest")
             found = rows[0] if len(rows) == 1 else None
         elif "\0" not in ref and not pointer.isdigit():
-            query = _LOOK + "WHERE a.model = %s AND a.alias = %s"
-            rows = await self._rows(query, model, pointer if colon else "latest")
+            query = _LOOK + "AND a.model = %s"
+            rows = await self._rows(query, project, pointer if colon else "latest", model)
             found = rows[0] if rows else None
         if found is None:
-            found = Named(await to_thread.run_sync(_resolve, ref))
+            found = Named(await to_thread.run_sync(_resolve, project, ref))
             if pointer.isdigit():
-                self._exact[str(ref)] = found  # a number means the same version forever
+                self._exact[asked] = found  # a number means the same version forever
         return found
 
     async def close(self) -> None:
@@ -113,6 +118,6 @@ def _named(version_id: str, alias: str, canary: str | None, *trial: Any) -> Name
     return Named(version_id, alias, None if canary is None else Trial(canary, *trial))
 
 
-def _resolve(ref: str | None) -> str:
-    with transaction() as session:
+def _resolve(project: str, ref: str | None) -> str:
+    with tenancy.inside(project), transaction() as session:
         return aliases.resolve_id(session, ref)

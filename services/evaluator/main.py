@@ -6,12 +6,12 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from sqlalchemy.exc import NoResultFound
 
 import selftaught
-from selftaught import http
+from selftaught import http, tenancy
 from selftaught.contracts import (
     JudgeIn,
     JudgeOut,
@@ -67,6 +67,7 @@ def create_app() -> FastAPI:
         ],
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
+        dependencies=[Depends(_project)],
     )
     registry = CollectorRegistry()
     verdicts = Counter(
@@ -147,6 +148,11 @@ def create_app() -> FastAPI:
         return http.exposition(registry)
 
     return app
+
+
+async def _project(request: Request) -> None:
+    """Work for whom the gateway says; the first project where it does not say."""
+    tenancy.enter(request.headers.get(tenancy.HEADER, tenancy.DEFAULT))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from tests.conftest import Servers
 @pytest.fixture
 def client(database: Servers) -> Iterator[TestClient]:
     """Answers of the gateway; a crash inside is a 500 as it is for everyone else."""
-    with TestClient(create_app(), raise_server_exceptions=False) as found:
+    with TestClient(create_app(), "http://localhost", raise_server_exceptions=False) as found:
         yield found
 
 

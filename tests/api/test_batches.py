@@ -147,7 +147,7 @@ def test_a_line_gets_what_judge_answers(client: TestClient, engine: Engine) -> N
     sampling = {json.dumps(call[1].model_dump()) for call in engine.asked}
     engine.asked.clear()
     options = {"votes": 3, "explain": True, "template": "verdict-only"}
-    with TestClient(create_app()) as evaluator:
+    with TestClient(create_app(), "http://localhost") as evaluator:
         for row, question in zip(results(client, batch), asked, strict=True):
             said = evaluator.post("/judge", json={**question, **options}).json()
             assert {key: said[key] for key in row["result"]} == row["result"]

@@ -140,7 +140,9 @@ def test_a_busy_evaluator_begins_no_shadow(world: World, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(get_settings(), "judge_in_flight", 1)
     world.canary(mode="shadow")
-    with TestClient(create_app()) as small:  # one call is more than half of what it takes
+    with TestClient(
+        create_app(), "http://localhost"
+    ) as small:  # one call is more than half of what it takes
         assert small.post("/judge", json=question()).json()["model"] == "m:0"
         assert 'judgments_total{outcome="skipped"} 1.0' in small.get("/metrics").text
     assert not world.engines[1].asked

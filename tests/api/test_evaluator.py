@@ -91,7 +91,7 @@ def evaluator(database: Servers, engine: Engine) -> Iterator[TestClient]:
                     },
                 )
             )  # fmt: skip
-    with TestClient(create_app(), raise_server_exceptions=False) as found:
+    with TestClient(create_app(), "http://localhost", raise_server_exceptions=False) as found:
         yield found
 
 
@@ -250,7 +250,7 @@ def test_what_aliases_name_is_opened_at_the_start(
 
     monkeypatch.setattr(service, "open_version", open_version)
     promote(1)
-    with TestClient(create_app(), raise_server_exceptions=False) as another:
+    with TestClient(create_app(), "http://localhost", raise_server_exceptions=False) as another:
         assert set(opened) == {"m:1"}
         assert_problem(another.post("/judge", json=GOOD_FIRST), 500, "model_failed")
     assert set(opened) == {"m:1"}

@@ -186,7 +186,7 @@ def test_judge_passes_through(database: object, monkeypatch: pytest.MonkeyPatch)
     # The first replica is not there: the second one answers.
     urls = f"http://127.0.0.1:1, http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(get_settings(), "evaluator_url", urls)
-    with TestClient(create_app()) as client:
+    with TestClient(create_app(), "http://localhost") as client:
         for path in ("/judge", "/v1/judge"):
             named = {"x-request-id": "r1", "selftaught-model": "m:3"}
             answer = client.post(path, json=PAIR, headers=named)
@@ -202,7 +202,7 @@ def test_judge_passes_through(database: object, monkeypatch: pytest.MonkeyPatch)
 
 def test_judge_without_an_evaluator(database: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(get_settings(), "evaluator_url", "http://127.0.0.1:1")
-    with TestClient(create_app()) as client:
+    with TestClient(create_app(), "http://localhost") as client:
         answer = client.post("/judge", json=PAIR)
         assert_problem(answer, 503, "evaluator_unavailable")
         assert answer.headers["retry-after"]
@@ -226,7 +226,7 @@ def test_a_call_that_kills_evaluators_is_given_up(
         threading.Thread(target=server.serve_forever, daemon=True).start()
     urls = ",".join(f"http://127.0.0.1:{server.server_port}" for server in servers)
     monkeypatch.setattr(get_settings(), "evaluator_url", urls)
-    with TestClient(create_app()) as client:
+    with TestClient(create_app(), "http://localhost") as client:
         assert_problem(client.post("/judge", json=PAIR), 503, "evaluator_unavailable")
     for server in servers:
         server.shutdown()

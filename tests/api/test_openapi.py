@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from selftaught import contracts
 from selftaught.database import session as session_module
 from selftaught.openapi import PROBLEM_TYPE
-from services.api import judge
+from services.api import health, judge
 from services.api.main import RESOURCES, create_app
 from services.evaluator.main import create_app as create_evaluator
 
@@ -174,7 +174,7 @@ def test_examples_are_of_the_types_that_the_routes_declare() -> None:
     document = create_app().openapi()
     routes = [
         route
-        for resource in RESOURCES
+        for resource in (*RESOURCES, health)
         for route in resource.router.routes
         if isinstance(route, APIRoute) and route.include_in_schema
     ]
@@ -204,7 +204,9 @@ def test_every_answer_is_documented(client: TestClient, monkeypatch: pytest.Monk
     nowhere = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
     monkeypatch.setattr(session_module, "get_engine", lambda: nowhere)
     for name, operation in operations(document):
-        answer = ask(client, name, operation, example_request(document, name, operation))
+        # With a key, which has to be looked up for every route that asks for one.
+        request = example_request(document, name, operation)
+        answer = ask(client, name, operation, request, {"authorization": "Bearer st_x"})
         assert_documented(name, operation, answer)
         told = "documents 503 (see problem_docs), without Postgres it answers"
         assert (answer.status_code == 503) == ("503" in operation["responses"]), (
@@ -228,7 +230,11 @@ def broken_request(operation: Json) -> tuple[str, bytes] | None:
 
 
 def ask(
-    client: TestClient, name: str, operation: Json, body: tuple[str, bytes] | None
+    client: TestClient,
+    name: str,
+    operation: Json,
+    body: tuple[str, bytes] | None,
+    headers: dict[str, str] | None = None,
 ) -> httpx.Response:
     """The answer to an operation with the examples of the parameters that it needs."""
     method, path = name.split()
@@ -239,7 +245,7 @@ def ask(
     for key in [key for key in query if f"{{{key}}}" in path]:
         path = path.replace(f"{{{key}}}", query.pop(key))
     media_type, content = body or (None, None)
-    headers = {"content-type": media_type} if media_type else {}
+    headers = {**(headers or {}), **({"content-type": media_type} if media_type else {})}
     return client.request(method, path, params=query, content=content, headers=headers)
 
 

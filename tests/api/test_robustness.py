@@ -35,7 +35,7 @@ def smallworld(database: Servers) -> Iterator[TestClient]:
             )
         )
     promote(0)
-    with TestClient(create_app(), raise_server_exceptions=False) as found:
+    with TestClient(create_app(), "http://localhost", raise_server_exceptions=False) as found:
         yield found
     close_engines()
 
@@ -71,7 +71,7 @@ def test_a_fence_is_the_same_in_every_replica_and_unlike_without_the_key(
     fences = []
     for _ in range(2):  # the second one is another replica, which asks Postgres for the key
         fence_key.cache_clear()
-        with TestClient(create_app(), raise_server_exceptions=False) as replica:
+        with TestClient(create_app(), "http://localhost", raise_server_exceptions=False) as replica:
             assert replica.post("/judge", json=body).json()["verdict"] == "A"
         fences.append([set(FENCE.findall(text)) for text in shown(engine)])
     assert fences[0] == fences[1] and [len(found) for found in fences[0]] == [1, 1]

@@ -221,7 +221,7 @@ def test_through_the_gateway(
     engine.say = {0: ["9"]}
     with served(create_evaluator()) as url:
         monkeypatch.setattr(get_settings(), "evaluator_url", url)
-        with TestClient(create_app()) as gateway:
+        with TestClient(create_app(), "http://localhost") as gateway:
             named = {"Selftaught-Model": "m:1"}
             assert gateway.post("/v1/score", json=SCORE, headers=named).json()["model"] == "m:1"
             engine.say = {}

@@ -83,7 +83,9 @@ def served(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient
     with served_app(create_app()) as url:
         urls = f"http://127.0.0.1:{nowhere},{url}"
         monkeypatch.setattr(get_settings(), "evaluator_url", urls)
-        with TestClient(create_gateway(), raise_server_exceptions=False) as found:
+        with TestClient(
+            create_gateway(), "http://localhost", raise_server_exceptions=False
+        ) as found:
             yield found
 
 
@@ -129,7 +131,7 @@ def test_a_move_goes_on_where_no_evaluator_is_there(
 ) -> None:
     port = free_port(lambda port: False)
     monkeypatch.setattr(get_settings(), "evaluator_url", f"http://127.0.0.1:{port}")
-    with TestClient(create_gateway()) as lonely:
+    with TestClient(create_gateway(), "http://localhost") as lonely:
         assert lonely.put(ALIAS, json={"version": 1}).json()["version"] == "m:1"
 
 

@@ -110,10 +110,12 @@ def world(database: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]
             )  # fmt: skip
     move(0)
     with ExitStack() as stack:
-        gateway = stack.enter_context(TestClient(create_gateway(), raise_server_exceptions=False))
+        gateway = stack.enter_context(
+            TestClient(create_gateway(), "http://localhost", raise_server_exceptions=False)
+        )
         found = World(gateway)
         monkeypatch.setattr(service, "open_version", found.open)
         for _ in range(2):
-            app = TestClient(create_app(), raise_server_exceptions=False)
+            app = TestClient(create_app(), "http://localhost", raise_server_exceptions=False)
             found.replicas.append(stack.enter_context(app))
         yield found

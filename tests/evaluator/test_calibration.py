@@ -125,7 +125,7 @@ def seed_iteration() -> str:
 
 @pytest.fixture
 def evaluator(database: object, judge: Judge) -> Iterator[TestClient]:
-    with TestClient(create_app(), raise_server_exceptions=False) as found:
+    with TestClient(create_app(), "http://localhost", raise_server_exceptions=False) as found:
         yield found
 
 
