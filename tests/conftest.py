@@ -41,7 +41,7 @@ def database(
     from selftaught.settings import get_settings
 
     # What a test adds by itself belongs to the first project, as what most requests add.
-    own = "?options=-c%20selftaught.project%3Ddefault"
+    own = "?options=-cselftaught.project%3Ddefault"
     servers = replace(servers, database_url=servers.database_url + own)
     monkeypatch.setenv("DATABASE_URL", servers.database_url)
     monkeypatch.setenv("SELFTAUGHT_OPEN", "true")
