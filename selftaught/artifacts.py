@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,15 @@ class Writer:
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row as a line of JSON (UTF-8, ended by a newline)."""
-        line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
-        self._file.write(line)
-        self._hash.update(line)
-        self._bytes += len(line)
-        self._rows += 1
+        self.write_all([row])
+
+    def write_all(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Append rows, a line each. For many small ones faster than :meth:`write`."""
+        lines = b"".join([orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows])
+        self._file.write(lines)
+        self._hash.update(lines)
+        self._bytes += len(lines)
+        self._rows += len(rows)
 
     @property
     def bytes(self) -> int:

@@ -148,6 +148,9 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         default=1_073_741_824, gt=0, description="Largest dataset upload, counted while streaming."
     )
+    max_upload_rows: int = Field(
+        default=10_000_000, gt=0, description="Most rows of an upload, datasets and batches alike."
+    )
     max_row_bytes: int = Field(
         default=1_048_576, gt=0, description="Largest single line or CSV row of an upload."
     )

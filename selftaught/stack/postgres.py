@@ -176,6 +176,12 @@ class Postgres:
         return install / "bin" / name
 
 
+def program(name: str) -> Path:
+    """A client program, such as psql, of the version that new homes get. Raises StackError."""
+    installs = _installs()
+    return installs[min(max(installs), PREFERRED_MAJOR)] / "bin" / name
+
+
 def _account() -> pwd.struct_passwd | None:
     """The user that root runs Postgres as (Postgres refuses root); None if we are not root."""
     if os.geteuid() != 0:

@@ -183,7 +183,7 @@ def _create(
     path = f"batches/{batch_id}.jsonl"
     with bodies.unpacked(spool, _INVALID) as lines, artifacts.Writer("batch", path) as writer:
         slices = _Slices(writer, path, max(LEAST_LINES, planning.BATCH_CHUNK // options.votes))
-        bodies.write_rows(_rows(lines), slices.write, _INVALID)
+        bodies.write_rows(_rows(lines), slices.write_all, _INVALID)
         published = writer.publish()
     settings = BatchSettings(
         version=version.id,
@@ -228,11 +228,9 @@ def _row(
 ) -> Iterator[records.Row | records.LineError]:
     given = fields.get("custom_id")
     name = given if isinstance(given, str) else str(number)
-    old = seen.line_of(name)
-    if old is None:
-        seen.add(name, number)
-    else:
-        message = f"{name!r} is already the custom_id of line {old}"
+    first = seen.claim(name, number)
+    if first != number:
+        message = f"{name!r} is already the custom_id of line {first}"
         yield records.LineError(number, "custom_id", message)
     try:
         line = BatchLine.model_validate(fields)
@@ -240,7 +238,7 @@ def _row(
         for one in field_errors(error.errors(include_url=False, include_context=False)):
             yield records.LineError(number, one["field"] or None, one["message"])
         return
-    if old is None:
+    if first == number:
         kept = line.model_dump(exclude_none=True) | {"custom_id": name, "line": number}
         yield records.Row(number, kept)
 
@@ -255,13 +253,14 @@ class _Slices:
         self._writer, self._path, self._size = writer, path, size
         self.inputs: planning.Inputs = []
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Append one row."""
-        if self._writer.rows % self._size == 0:
-            self.inputs.append({"lines": self._path, "offset": self._writer.bytes, "limit": 0})
-        self._writer.write(row)
-        self.inputs[-1]["limit"] += 1
-        self.inputs[-1]["last"] = row["line"]
+    def write_all(self, rows: list[dict[str, Any]]) -> None:
+        """Append rows."""
+        for row in rows:
+            if self._writer.rows % self._size == 0:
+                self.inputs.append({"lines": self._path, "offset": self._writer.bytes, "limit": 0})
+            self._writer.write(row)
+            self.inputs[-1]["limit"] += 1
+            self.inputs[-1]["last"] = row["line"]
 
 
 @dataclass(frozen=True)

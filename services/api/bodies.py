@@ -85,21 +85,30 @@ def unpacked(spool: BinaryIO, code: str) -> BinaryIO:
 
 
 def write_rows(
-    items: Iterable[records.Row | records.LineError],
-    write: Callable[[dict[str, Any]], None],
+    items: Iterable[records.Row | records.Rows | records.LineError],
+    write_all: Callable[[list[dict[str, Any]]], None],
     code: str,
 ) -> None:
-    """Write the rows, or refuse the file (422, `code`) with all that is wrong with its lines."""
+    """Write the rows, or refuse the file (422, `code`) with all that is wrong with its lines.
+
+    413 if they are more than an upload may have.
+    """
     errors: list[records.LineError] = []
     rows = total = 0
+    limit = get_settings().max_upload_rows
     for item in items:
         if isinstance(item, records.LineError):
             total += 1
             if len(errors) < MAX_ERRORS:
                 errors.append(item)
-        elif not total:
-            write(item.data)
-            rows += 1
+            continue
+        found = item.data if isinstance(item, records.Rows) else [item.data]
+        rows += len(found)
+        if rows > limit:
+            detail = f"the file has more than {limit} rows"
+            raise Refused(413, "too_many_rows", detail, param="file")
+        if not total:
+            write_all(found)
     if not total and not rows:
         raise Refused(422, code, "the file has no rows", param="file")
     if total:

@@ -220,7 +220,7 @@ def _ingest(spool: BinaryIO, form: records.Format, fields: UploadFields) -> Data
         else:
             cap = get_settings().max_row_bytes
             rows = uploads.parse(spool, form, fields.kind, fields.column, cap)
-            bodies.write_rows(rows, writer.write, INVALID)
+            bodies.write_rows(rows, writer.write_all, INVALID)
         published = writer.publish()
     with bodies.recording(published) as session:
         artifact = Artifact(id=new_id("art"), **asdict(published))

@@ -7,11 +7,13 @@ unpacked to disk under a limit before anything else.
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import sqlite3
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
@@ -30,7 +32,7 @@ _BOM = b"\xef\xbb\xbf"
 _SKIP = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LineError:
     """What is wrong with which field of which line (both as the user counts and calls them)."""
 
@@ -39,7 +41,7 @@ class LineError:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """A good row, ready to be written."""
 
@@ -47,8 +49,18 @@ class Row:
     data: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Good rows of lines that follow each other, from `line` on, ready to be written."""
+
+    line: int
+    data: list[dict[str, Any]]
+
+
 class Seen:
     """Ids and their lines; in a private SQLite table, which spills to disk by itself."""
+
+    _INSERT = "INSERT OR IGNORE INTO seen VALUES (?, ?)"
 
     def __init__(self) -> None:
         self._table = sqlite3.connect("")
@@ -61,14 +73,34 @@ class Seen:
     def __exit__(self, *_: object) -> None:
         self._table.close()
 
-    def line_of(self, name: str) -> int | None:
-        """The line that has this id; None if there is none yet."""
+    def claim(self, name: str, line: int) -> int:
+        """The line that has this id: the first that claimed it, which may be `line` itself."""
+        with _full_disk():
+            if self._table.execute(self._INSERT, (name, line)).rowcount:
+                return line
         found = self._table.execute("SELECT line FROM seen WHERE id = ?", (name,)).fetchone()
-        return None if found is None else int(found[0])
+        return int(found[0])
 
-    def add(self, name: str, line: int) -> None:
-        """An id that is new."""
-        self._table.execute("INSERT INTO seen VALUES (?, ?)", (name, line))
+    def claim_all(self, names: Sequence[str], first: int) -> bool:
+        """The same for the ids of lines `first`, `first` + 1, ..; whether all of them were new.
+
+        If not, they may be claimed one by one afterwards, and get the same answers as if this had
+        not been tried.
+        """
+        with _full_disk():
+            claims = zip(names, range(first, first + len(names)), strict=True)
+            return self._table.executemany(self._INSERT, claims).rowcount == len(names)
+
+
+@contextmanager
+def _full_disk() -> Iterator[None]:
+    """SQLite's word for a full disk becomes everybody else's."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        raise OSError(errno.ENOSPC, "no room for the ids of a file") from error
 
 
 Records = Iterator[tuple[int, Fields | LineError]]
@@ -120,7 +152,7 @@ def records(
     lines = Lines(file, max_row_bytes)
     if form == "csv":
         return _csv(lines, kind, column, max_row_bytes)
-    return _jsonl(lines) if form == "jsonl" else _plain(lines)
+    return jsonl(lines) if form == "jsonl" else _plain(lines)
 
 
 class BadLine(Exception):
@@ -156,7 +188,8 @@ class Lines:
             raise BadLine(f"not valid UTF-8 (byte {error.start + 1})") from error
 
 
-def _jsonl(lines: Lines) -> Records:
+def jsonl(lines: Lines) -> Records:
+    """Every JSON object, or what is wrong with a line; blank lines are skipped."""
     for line in _readable(lines):
         number = lines.number
         if isinstance(line, LineError):

@@ -1,7 +1,8 @@
 """From an uploaded file's records to dataset rows; every bad row is named, none is guessed at.
 
 Pure: reads a binary file, yields rows and errors, knows nothing about HTTP or the database. Memory
-does not grow with the file (records.py).
+does not grow with the file (records.py). What most rows of large files are is read in blocks by
+plain.py, and this module reads what that does not take.
 """
 
 from __future__ import annotations
@@ -9,9 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from services.api.records import Fields, Format, Kind, LineError, Row, Seen, records
-
-MAX_ID_CHARS = 200
+from selftaught.parquet import is_parquet
+from services.api.plain import MAX_ID_CHARS, plain_rows, read_block
+from services.api.records import (
+    Fields,
+    Format,
+    Kind,
+    LineError,
+    Lines,
+    Row,
+    Rows,
+    Seen,
+    jsonl,
+    records,
+)
 
 _CONVERSATIONS = ("messages", "conversation", "conversations")
 """Fields that hold a whole conversation: chat messages, WildChat, ShareGPT."""
@@ -27,8 +39,8 @@ _FLAGS = ("toxic", "redacted")
 
 def parse(
     file: BinaryIO, form: Format, kind: Kind, column: str | None, max_row_bytes: int
-) -> Iterator[Row | LineError]:
-    """Every row or error of a file, in order.
+) -> Iterator[Row | Rows | LineError]:
+    """Every row or error of a file, in order; what one by one or in blocks makes no difference to.
 
     Rows of instructions: {id, instruction} and, where the source has them, messages (the whole
     conversation, [{role, content}]; `instruction` is then its first user turn), language, toxic,
@@ -39,12 +51,53 @@ def parse(
     a conversation (`messages`, `conversation` as in WildChat, `conversations` as in ShareGPT).
     Fields that are not asked for are left out.
     """
+    if form == "jsonl" and kind == "instructions" and not is_parquet(file):
+        with Seen() as seen:
+            yield from _by_blocks(file, column, max_row_bytes, seen)
+    else:
+        yield from one_by_one(file, form, kind, column, max_row_bytes)
+
+
+def one_by_one(
+    file: BinaryIO, form: Format, kind: Kind, column: str | None, max_row_bytes: int
+) -> Iterator[Row | LineError]:
+    """What :func:`parse` gives, without its short cut."""
     with Seen() as seen:
         for number, record in records(file, form, kind, column, max_row_bytes):
-            if isinstance(record, LineError):
-                yield record
-            else:
-                yield from _row(number, record, kind, column, seen)
+            yield from _checked(number, record, kind, column, seen)
+
+
+def _by_blocks(
+    file: BinaryIO, column: str | None, max_row_bytes: int, seen: Seen
+) -> Iterator[Row | Rows | LineError]:
+    """JSON lines a block at a time where all of its rows are plain, else line by line."""
+    lines = Lines(file, max_row_bytes)
+    careful = jsonl(lines)
+    while True:
+        start = file.tell()
+        block = read_block(file, max_row_bytes)
+        if not block:
+            return
+        rows = plain_rows(block, lines.number + 1, column, max_row_bytes, seen)
+        if rows is not None:
+            yield Rows(lines.number + 1, rows)
+            lines.number += len(rows)
+            continue
+        end = file.tell()
+        file.seek(start)
+        for number, record in careful:
+            yield from _checked(number, record, "instructions", column, seen)
+            if file.tell() >= end:
+                break
+
+
+def _checked(
+    number: int, record: Fields | LineError, kind: Kind, column: str | None, seen: Seen
+) -> Iterator[Row | LineError]:
+    if isinstance(record, LineError):
+        yield record
+    else:
+        yield from _row(number, record, kind, column, seen)
 
 
 def _row(
@@ -195,7 +248,7 @@ def _row_id(line: int, fields: Fields, seen: Seen) -> str | LineError:
     hashed = fields.get("conversation_hash")
     if given in (None, "") and isinstance(hashed, str) and hashed:
         given = hashed
-        if seen.line_of(given) is not None:
+        if len(hashed) <= MAX_ID_CHARS and seen.claim(hashed, line) != line:
             given = f"{hashed}.{line}"
     if given is None or given == "":
         given = f"r{line}"
@@ -206,10 +259,9 @@ def _row_id(line: int, fields: Fields, seen: Seen) -> str | LineError:
         problem = f"longer than {MAX_ID_CHARS} characters"
     if problem:
         return LineError(line, "id", problem)
-    old = seen.line_of(given)
-    if old is not None:
-        return LineError(line, "id", f"{given!r} is already the id of line {old}")
-    seen.add(given, line)
+    first = seen.claim(given, line)
+    if first != line:
+        return LineError(line, "id", f"{given!r} is already the id of line {first}")
     return str(given)
 
 

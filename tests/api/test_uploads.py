@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
@@ -11,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from services.api.uploads import LineError, Row, parse
+from services.api.records import LineError, Row, Rows
+from services.api.uploads import parse
 
 
 def run(
@@ -22,11 +24,20 @@ def run(
     cap: int = 1000,
 ) -> tuple[list[Row], list[LineError]]:
     data = text.encode() if isinstance(text, str) else text
-    items = list(parse(io.BytesIO(data), form, kind, column, cap))
+    items = list(each(parse(io.BytesIO(data), form, kind, column, cap)))
     return (
         [item for item in items if isinstance(item, Row)],
         [item for item in items if isinstance(item, LineError)],
     )
+
+
+def each(items: Iterable[Row | Rows | LineError]) -> Iterator[Row | LineError]:
+    """Blocks as the rows that they hold."""
+    for item in items:
+        if isinstance(item, Rows):
+            yield from (Row(line, data) for line, data in enumerate(item.data, item.line))
+        else:
+            yield item
 
 
 def rows(*args: Any, **kwargs: Any) -> list[dict[str, str]]:
