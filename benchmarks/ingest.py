@@ -9,7 +9,8 @@ dataset and row id, as an upload refuses ids that occur twice; once more without
 reads its rows from a file on the same disk. ROUNDS rounds of SMALL rows, medians; then one of ROWS.
 With the large one the gateway's resident memory is read from /proc all the while.
 
-What is kept differs: an upload becomes one file and one row of `datasets`, `\\copy` rows of a table.
+What is kept differs: an upload becomes one file and one row of `datasets`, `\\copy` rows of a
+table.
 """
 
 from __future__ import annotations

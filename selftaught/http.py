@@ -30,11 +30,14 @@ from selftaught import aliases, openapi, sse
 from selftaught.contracts import Problem
 from selftaught.ids import new_id
 from selftaught.openapi import PROBLEM_TYPE
+from selftaught.settings import get_settings
 from selftaught.store import StoreError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
+SLOWEST = 1024
+"""Bytes/s that a body must reach, once it had some seconds to begin."""
 _MAX_DETAIL = 2000  # a detail may quote what was sent
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -320,7 +323,8 @@ class RequestMiddleware:
                 MutableHeaders(scope=message)["x-request-id"] = rid
             await send(message)
 
-        limited = receive if scope["path"] in self._streaming else _limit(scope, receive)
+        timely = _timely(receive)
+        limited = timely if scope["path"] in self._streaming else _limit(scope, timely)
         try:
             if "\0" in scope["path"] or b"%00" in scope["query_string"]:
                 detail = "the address contains a NUL character"
@@ -351,6 +355,33 @@ class RequestMiddleware:
 def _crashed(rid: str | None) -> Response:
     detail = "an unexpected error; it is logged under this request id"
     return problem(500, "internal_error", detail, rid)
+
+
+def _timely(receive: Receive) -> Receive:
+    """`receive`, refusing bodies that stop coming, or come a few bytes at a time.
+
+    What comes after the body, a client that leaves, may be waited for as long as one likes.
+    """
+    idle = get_settings().body_idle_seconds
+    received, started, ended = 0, time.monotonic(), False
+
+    async def timely() -> Message:
+        nonlocal received, ended
+        if ended:
+            return await receive()
+        now = time.monotonic()
+        patience = min(idle, started + idle + received / SLOWEST - now)
+        try:
+            async with asyncio.timeout(patience):
+                message = await receive()
+        except TimeoutError as error:
+            detail = f"the body paused for {idle:g} s, or comes at less than {SLOWEST} bytes/s"
+            raise Refused(408, "body_timeout", detail, headers={"Connection": "close"}) from error
+        received += len(message.get("body", b""))
+        ended = not message.get("more_body", False)
+        return message
+
+    return timely
 
 
 def _limit(scope: Scope, receive: Receive) -> Receive:

@@ -22,6 +22,7 @@ _EXAMPLES: dict[int, tuple[str, str, str | None]] = {
     401: ("invalid_key", "there is no such key, or it was revoked", None),
     403: ("missing_scope", "key 'ada' lacks the scope 'promote'", None),
     404: ("job_not_found", "there is no job 'job_0'", None),
+    408: ("body_timeout", "nothing more of the body came for 30 s", None),
     409: ("no_model", "no version of 'tour' has been promoted to 'latest'", None),
     412: ("revision_mismatch", "alias 'latest' is at revision 3, not 2", None),
     413: ("body_too_large", "the body is larger than 4194304 bytes", None),
@@ -59,8 +60,8 @@ def completed(document: Json) -> Json:
     """A copy with what the routes themselves need not say.
 
     Each operation: its summary is the first sentence of its description; 400 and 500, and with
-    parameters or a body 422, and with a body 413, are problems. Examples get back the nulls that
-    FastAPI leaves out.
+    parameters or a body 422, and with a body 408 and 413, are problems. Examples get back the nulls
+    that FastAPI leaves out.
     """
     document = copy.deepcopy(document)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
@@ -83,7 +84,7 @@ def _complete(operation: Json) -> None:
     responses = operation["responses"]
     common = [400, 500]
     if "requestBody" in operation:
-        common += [413, 422]
+        common += [408, 413, 422]
     elif "parameters" in operation:
         common += [422]
     for status in common:

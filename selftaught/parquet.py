@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, BinaryIO
 
+import orjson
+
+from selftaught import parquet_child
+
+MEMORY = 512 * 1024 * 1024
+"""Bytes that the process that reads a file may use."""
+
 _MAGIC = b"PAR1"
-_ROWS = 256  # read at a time
+_ROWS = 256  # written at a time
 
 
 class NotParquet(ValueError):
     """The file cannot be read as Parquet; the message is fit for a user."""
+
+
+class TooMuch(ValueError):
+    """The rows are larger than the limit."""
 
 
 def is_parquet(file: BinaryIO) -> bool:
@@ -25,18 +44,52 @@ def is_parquet(file: BinaryIO) -> bool:
     return first == last == _MAGIC and size > 8
 
 
-def rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
-    """Every row, without the fields that are null. Raises NotParquet, maybe after some rows."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def rows(
+    file: BinaryIO, max_bytes: int, max_row_bytes: int | None = None
+) -> Iterator[dict[str, Any] | None]:
+    """Every row, without the fields that are null; None for one with more than `max_row_bytes`.
 
-    try:
-        for batch in pq.ParquetFile(file).iter_batches(_ROWS):
-            for row in batch.to_pylist():
-                yield {name: value for name, value in row.items() if value is not None}
-    except (pa.ArrowException, OSError, ValueError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise NotParquet(f"not a readable Parquet file: {said}") from error
+    Read by a process of its own (parquet_child.py). Raises NotParquet, or TooMuch where the rows
+    are larger than `max_bytes` together, as JSON; both maybe after some rows. A value that JSON
+    does not have is a list.
+    """
+    with _on_disk(file) as opened:
+        most = max_bytes if max_row_bytes is None else max_row_bytes
+        command = [sys.executable, "-m", "selftaught.parquet_child", str(most), str(MEMORY)]
+        with subprocess.Popen(
+            command, stdin=opened, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as child:
+            assert child.stdout is not None and child.stderr is not None
+            try:
+                spent = 0
+                for line in child.stdout:
+                    spent += len(line)
+                    if spent > max_bytes:
+                        raise TooMuch
+                    yield orjson.loads(line)
+            finally:
+                child.kill()  # if it has not ended by itself
+                said = child.stderr.read().decode(errors="replace")
+        if child.returncode == parquet_child.UNREADABLE:
+            raise NotParquet(f"not a readable Parquet file: {said}")
+        if child.returncode:
+            raise NotParquet(
+                "not a readable Parquet file: its reader ran out of memory, or crashed"
+            )
+
+
+@contextmanager
+def _on_disk(file: BinaryIO) -> Iterator[BinaryIO]:
+    """The same content, at its start, as a file that another process can read."""
+    file.seek(0)
+    if isinstance(file, io.BufferedIOBase) and not isinstance(file, (io.BytesIO, gzip.GzipFile)):
+        os.lseek(file.fileno(), 0, os.SEEK_SET)  # which may be elsewhere, as `file` reads ahead
+        yield file
+        return
+    with tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(file, copy)
+        copy.seek(0)
+        yield copy
 
 
 def write(source: Callable[[], Iterator[dict[str, Any]]], file: BinaryIO) -> None:

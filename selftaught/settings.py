@@ -148,6 +148,12 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         default=1_073_741_824, gt=0, description="Largest dataset upload, counted while streaming."
     )
+    body_idle_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="A request whose body pauses for so long is refused, and one that is slower "
+        "than 1 KiB/s after so long.",
+    )
     max_upload_rows: int = Field(
         default=10_000_000, gt=0, description="Most rows of an upload, datasets and batches alike."
     )

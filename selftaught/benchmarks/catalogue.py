@@ -108,9 +108,14 @@ def rows(file: BinaryIO) -> Iterator[NumberedRow]:
 def _rows(file: BinaryIO) -> Iterator[NumberedRow]:
     if parquet.is_parquet(file):
         try:
-            yield from enumerate(parquet.rows(file), 1)
+            for number, row in enumerate(parquet.rows(file, MAX_BYTES), 1):
+                if row is None:
+                    raise BadRow(number, None, f"longer than {MAX_BYTES} bytes")
+                yield number, row
         except parquet.NotParquet as error:
             raise BadRow(1, None, str(error)) from error
+        except parquet.TooMuch as error:
+            raise BadRow(1, None, f"its rows have more than {MAX_BYTES} bytes") from error
         return
     start = file.read(1)
     while start.isspace():

@@ -212,9 +212,12 @@ def _create(
         return views.batches(session, [job])[0]
 
 
-def _rows(lines: BinaryIO) -> Iterator[records.Row | records.LineError]:
+def _rows(lines: BinaryIO) -> records.Items:
     """Every line as it is kept, {custom_id, line, ..}, or what is wrong with it."""
-    found = records.records(lines, "jsonl", "instructions", None, get_settings().max_row_bytes)
+    settings = get_settings()
+    found = records.records(
+        lines, "jsonl", "instructions", None, settings.max_row_bytes, settings.max_upload_bytes
+    )
     with records.Seen() as seen:
         for number, record in found:
             if isinstance(record, records.LineError):

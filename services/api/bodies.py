@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
@@ -76,39 +76,48 @@ def unpacked(spool: BinaryIO, code: str) -> BinaryIO:
     try:
         return records.unpacked(spool, settings.max_upload_bytes, settings.artifacts_dir)
     except records.TooLarge as error:
-        detail = f"unpacked, the file is larger than {settings.max_upload_bytes} bytes"
-        raise Refused(413, "unpacked_too_large", detail, param="file") from error
+        raise _unpacked_too_large() from error
     except records.NotGzip as error:
         message = f"not a whole gzip file: {error}"
         listed = [{"line": 1, "field": None, "message": message}]
         raise Refused(422, code, message, param="file", errors=listed) from error
 
 
+def _unpacked_too_large() -> Refused:
+    detail = f"unpacked, the file is larger than {get_settings().max_upload_bytes} bytes"
+    return Refused(413, "unpacked_too_large", detail, param="file")
+
+
 def write_rows(
-    items: Iterable[records.Row | records.Rows | records.LineError],
+    items: records.Items,
     write_all: Callable[[list[dict[str, Any]]], None],
     code: str,
 ) -> None:
     """Write the rows, or refuse the file (422, `code`) with all that is wrong with its lines.
 
-    413 if they are more than an upload may have.
+    413 if they are more than an upload may have. Closes `items`: what a refused file still has open
+    belongs to this thread.
     """
     errors: list[records.LineError] = []
     rows = total = 0
     limit = get_settings().max_upload_rows
-    for item in items:
-        if isinstance(item, records.LineError):
-            total += 1
-            if len(errors) < MAX_ERRORS:
-                errors.append(item)
-            continue
-        found = item.data if isinstance(item, records.Rows) else [item.data]
-        rows += len(found)
-        if rows > limit:
-            detail = f"the file has more than {limit} rows"
-            raise Refused(413, "too_many_rows", detail, param="file")
-        if not total:
-            write_all(found)
+    try:
+        with closing(items):
+            for item in items:
+                if isinstance(item, records.LineError):
+                    total += 1
+                    if len(errors) < MAX_ERRORS:
+                        errors.append(item)
+                    continue
+                found = item.data if isinstance(item, records.Rows) else [item.data]
+                rows += len(found)
+                if rows > limit:
+                    detail = f"the file has more than {limit} rows"
+                    raise Refused(413, "too_many_rows", detail, param="file")
+                if not total:
+                    write_all(found)
+    except records.TooLarge as error:
+        raise _unpacked_too_large() from error
     if not total and not rows:
         raise Refused(422, code, "the file has no rows", param="file")
     if total:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import asdict
 from pathlib import PurePath
 from typing import Annotated, BinaryIO
@@ -188,7 +189,7 @@ async def _receive_form(
             422, "invalid_request", detail, param=errors[0]["field"], errors=errors
         ) from error
     if merged.name is None and reader.filename:
-        merged.name = PurePath(reader.filename.replace("\\", "/")).name[:200] or None
+        merged.name = _name_of(reader.filename)
     media = parse_options_header(reader.content_type)[0].decode("latin-1")
     suffix = PurePath((reader.filename or "").lower().removesuffix(".gz")).suffix
     form = _SUFFIXES.get(suffix) or _TYPES.get(media)
@@ -197,6 +198,17 @@ async def _receive_form(
     if form is None:
         raise _unsupported(f"file {suffix or reader.filename or ''!r} of type {media or 'unknown'}")
     return form, merged
+
+
+def _name_of(filename: str) -> str | None:
+    """A dataset's name from its file's: the last part of a path, only what can be seen of it.
+
+    Characters without a shape of their own (controls, marks that turn the direction of writing)
+    are left out; what is stored under is the dataset's id, never this.
+    """
+    last = PurePath(filename.replace("\\", "/")).name
+    seen = "".join(one for one in last if not unicodedata.category(one).startswith("C"))
+    return seen.strip()[:200] or None
 
 
 def _unsupported(what: str) -> Refused:
@@ -218,8 +230,9 @@ def _ingest(spool: BinaryIO, form: records.Format, fields: UploadFields) -> Data
         if fields.kind == "benchmark":
             benchmark = _copy_examples(spool, fields.benchmark, writer)
         else:
-            cap = get_settings().max_row_bytes
-            rows = uploads.parse(spool, form, fields.kind, fields.column, cap)
+            settings = get_settings()
+            limits = (settings.max_row_bytes, settings.max_upload_bytes)
+            rows = uploads.parse(spool, form, fields.kind, fields.column, *limits)
             bodies.write_rows(rows, writer.write_all, INVALID)
         published = writer.publish()
     with bodies.recording(published) as session:

@@ -15,6 +15,7 @@ from services.api.plain import MAX_ID_CHARS, plain_rows, read_block
 from services.api.records import (
     Fields,
     Format,
+    Items,
     Kind,
     LineError,
     Lines,
@@ -38,8 +39,13 @@ _FLAGS = ("toxic", "redacted")
 
 
 def parse(
-    file: BinaryIO, form: Format, kind: Kind, column: str | None, max_row_bytes: int
-) -> Iterator[Row | Rows | LineError]:
+    file: BinaryIO,
+    form: Format,
+    kind: Kind,
+    column: str | None,
+    max_row_bytes: int,
+    max_bytes: int,
+) -> Items:
     """Every row or error of a file, in order; what one by one or in blocks makes no difference to.
 
     Rows of instructions: {id, instruction} and, where the source has them, messages (the whole
@@ -49,27 +55,31 @@ def parse(
 
     `column` names the field that holds the instruction; default: `instruction`, else `prompt`, else
     a conversation (`messages`, `conversation` as in WildChat, `conversations` as in ShareGPT).
-    Fields that are not asked for are left out.
+    Fields that are not asked for are left out. A Parquet file may unpack to `max_bytes`, and a row
+    have `max_row_bytes`; raises records.TooLarge.
     """
     if form == "jsonl" and kind == "instructions" and not is_parquet(file):
         with Seen() as seen:
             yield from _by_blocks(file, column, max_row_bytes, seen)
     else:
-        yield from one_by_one(file, form, kind, column, max_row_bytes)
+        yield from one_by_one(file, form, kind, column, max_row_bytes, max_bytes)
 
 
 def one_by_one(
-    file: BinaryIO, form: Format, kind: Kind, column: str | None, max_row_bytes: int
-) -> Iterator[Row | LineError]:
+    file: BinaryIO,
+    form: Format,
+    kind: Kind,
+    column: str | None,
+    max_row_bytes: int,
+    max_bytes: int,
+) -> Items:
     """What :func:`parse` gives, without its short cut."""
     with Seen() as seen:
-        for number, record in records(file, form, kind, column, max_row_bytes):
+        for number, record in records(file, form, kind, column, max_row_bytes, max_bytes):
             yield from _checked(number, record, kind, column, seen)
 
 
-def _by_blocks(
-    file: BinaryIO, column: str | None, max_row_bytes: int, seen: Seen
-) -> Iterator[Row | Rows | LineError]:
+def _by_blocks(file: BinaryIO, column: str | None, max_row_bytes: int, seen: Seen) -> Items:
     """JSON lines a block at a time where all of its rows are plain, else line by line."""
     lines = Lines(file, max_row_bytes)
     careful = jsonl(lines)

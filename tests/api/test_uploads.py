@@ -24,7 +24,7 @@ def run(
     cap: int = 1000,
 ) -> tuple[list[Row], list[LineError]]:
     data = text.encode() if isinstance(text, str) else text
-    items = list(each(parse(io.BytesIO(data), form, kind, column, cap)))
+    items = list(each(parse(io.BytesIO(data), form, kind, column, cap, 10**9)))
     return (
         [item for item in items if isinstance(item, Row)],
         [item for item in items if isinstance(item, LineError)],
