@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from selftaught.client import Client
+from selftaught.inference.folders import check_folder
+from selftaught.inference.protocol import ModelLoadError
 
 TERMS = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 """Files of a base model that go wherever its weights go."""
@@ -53,6 +55,7 @@ def export(version: dict[str, Any], versions_dir: Path, out: Path) -> None:
             raise ExportError(f"{version['ref']}: its base model {base} is not here")
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")
     try:
+        check_folder(base)
         _write(folder, base, unfinished)
         for pattern in TERMS:
             for file in base.glob(pattern):
@@ -60,6 +63,8 @@ def export(version: dict[str, Any], versions_dir: Path, out: Path) -> None:
         told = {key: version[key] for key in ("ref", "sha256", "parent", "lineage")}
         (unfinished / "selftaught.json").write_text(json.dumps(told, indent=1) + "\n")
         unfinished.rename(out)
+    except ModelLoadError as error:
+        raise ExportError(error.reason) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -67,10 +72,13 @@ def export(version: dict[str, Any], versions_dir: Path, out: Path) -> None:
 def _write(folder: Path, base: Path, out: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model: Any = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype="auto")
+    only_data = {"local_files_only": True, "trust_remote_code": False}
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        base, use_safetensors=True, dtype="auto", **only_data
+    )
     if folder != base:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     model.save_pretrained(out)
-    AutoTokenizer.from_pretrained(folder, local_files_only=True).save_pretrained(out)
+    AutoTokenizer.from_pretrained(folder, **only_data).save_pretrained(out)

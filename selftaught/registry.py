@@ -44,7 +44,9 @@ def base_models() -> dict[str, Path]:
     settings = get_settings()
     folder = settings.models_dir or settings.home / "models"
     if folder.is_dir():
-        known |= {p.name: p for p in sorted(folder.iterdir()) if p.is_dir() and _NAME.match(p.name)}
+        known |= {
+            p.name: p for p in sorted(folder.iterdir()) if p.is_dir() and _NAME.fullmatch(p.name)
+        }
     return known
 
 

@@ -28,6 +28,7 @@ from selftaught.inference.decoders import (
     supports_shared_prefix,
 )
 from selftaught.inference.detokenising import Growing
+from selftaught.inference.folders import check_folder
 from selftaught.inference.pieces import Pieces
 from selftaught.inference.protocol import (
     Completion,
@@ -240,6 +241,7 @@ def load_model(
             base = Path(json.loads(adapter.read_text())["base_model_name_or_path"])
             if not base.is_dir():
                 raise ModelLoadError(f"{path.name}: its base model {base.name} is not here")
+        check_folder(base)
         cuda = torch.cuda.is_available()
         model: Any = AutoModelForCausalLM.from_pretrained(
             base,

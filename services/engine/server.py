@@ -50,6 +50,7 @@ def command(
     dtype = "float32" if cpu and settings.dtype == "auto" else settings.dtype
     arguments = [python, "-m", "vllm.entrypoints.openai.api_server"]
     arguments += ["--model", spec.base, "--served-model-name", spec.name]
+    arguments += ["--load-format", "safetensors"]  # or a folder without any would be unpickled
     arguments += ["--host", host, "--port", str(port), "--dtype", dtype]
     # Defaults of the model's own generation_config would mix with what a request says.
     arguments += ["--generation-config", "vllm", "--seed", str(settings.seed)]

@@ -9,13 +9,16 @@ from pathlib import Path
 
 from selftaught.artifacts import sync_folder
 from selftaught.contracts import LoraSettings, TrainSettings
+from selftaught.inference.folders import check_folder
 from selftaught.inference.protocol import ModelLoadError
 
 log = logging.getLogger(__name__)
 
 
 def check_base_model(folder: Path) -> None:
-    """Read config, tokenizer and every weight file's header; raises ModelLoadError.
+    """Look at the folder, read config, tokenizer and every weight file's header.
+
+    Raises ModelLoadError, also for a folder that is not only data (check_folder).
 
     The weights themselves are not loaded: a 70B model would take minutes, and a folder that passes
     here but fails later still ends its job with the same typed reason.
@@ -23,15 +26,12 @@ def check_base_model(folder: Path) -> None:
     from safetensors import SafetensorError, safe_open
     from transformers import AutoConfig, AutoTokenizer
 
-    if not (folder / "config.json").is_file():
-        raise ModelLoadError(f"base model {folder.name!r} has no config.json")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise ModelLoadError(f"base model {folder.name!r} has no safetensors weights")
+    check_folder(folder)
+    only_data = {"local_files_only": True, "trust_remote_code": False}
     try:
-        AutoConfig.from_pretrained(folder, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        for file in weights:
+        AutoConfig.from_pretrained(folder, **only_data)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **only_data)
+        for file in sorted(folder.glob("*.safetensors")):
             with safe_open(file, framework="pt") as tensors:
                 tensors.keys()
     except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -100,9 +100,10 @@ def write_probe_adapter(folder: Path, settings: LoraSettings, seed: int, out: Pa
 
     from services.trainer.loop import lora_config
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
-        model = get_peft_model(AutoModelForCausalLM.from_config(config), lora_config(settings))
+        base = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model = get_peft_model(base, lora_config(settings))
     shapes = {name: tensor.shape for name, tensor in get_peft_model_state_dict(model).items()}
     first = {name: shape for name, shape in shapes.items() if ".layers.0." in name} or shapes
     generator = torch.Generator().manual_seed(seed)
