@@ -1,4 +1,4 @@
-"""A model's folder is data: what could run code, or reaches outside, is refused before it is read."""
+"""A model's folder is data: what could run code or reaches outside is refused, unread."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 from collections.abc import AsyncIterator, Sequence
@@ -49,7 +50,7 @@ def test_marks_are_texts_and_no_patterns(marks: list[str], text: str) -> None:
 @example("because [[A]]", [9, 10, 11, 12])
 def test_streamed_in_any_pieces_the_verdict_is_the_same(text: str, cuts: list[int]) -> None:
     places = [0, *sorted(cut for cut in cuts if cut < len(text)), len(text)]
-    pieces = [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [text[a:b] for a, b in itertools.pairwise(places)]
     heard: list[str] = []
     answer = asyncio.run(assemble(sent(pieces), heard.append))
     whole = answer["choices"][0]["message"]["content"]
