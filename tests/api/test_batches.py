@@ -16,7 +16,7 @@ from selftaught.contracts import BatchResult, Problem
 from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Chunk, Job, ModelVersion
 from selftaught.settings import get_settings
-from selftaught.work import kernel, pipeline, relay
+from selftaught.work import kernel, pipeline, planning, relay
 from selftaught.work.worker import Handler, run_one
 from services.api import batches
 from services.evaluator import judge as service
@@ -98,7 +98,7 @@ def engine(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> Engine:
     found = Engine()
     monkeypatch.setattr(tasks, "open_version", lambda version, job_id: found)
     monkeypatch.setattr(service, "open_version", lambda version, patience: found)
-    monkeypatch.setattr(pipeline, "BATCH_CHUNK", 4)
+    monkeypatch.setattr(planning, "BATCH_CHUNK", 4)
     monkeypatch.setattr(batches, "LEAST_LINES", 2)
     return found
 

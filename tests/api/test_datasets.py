@@ -282,7 +282,7 @@ def send_chunked(
         "path": "/v1/datasets",
         "query_string": b"",
         "headers": [(b"content-type", media.encode())],
-        "server": ("test", 80),
+        "server": ("localhost", 80),
         "client": ("test", 1),
     }
     asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type]

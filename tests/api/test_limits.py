@@ -238,7 +238,7 @@ async def stalling(client: TestClient, path: str, media: str) -> tuple[int, dict
         "path": path,
         "query_string": b"",
         "headers": [(b"content-type", media.encode())],
-        "server": ("test", 80),
+        "server": ("localhost", 80),
         "client": ("test", 1),
     }
     await client.app(scope, receive, send)  # type: ignore[arg-type]
