@@ -23,6 +23,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -49,6 +50,24 @@ _ALIAS_STATUS: dict[type[Exception], tuple[int, str]] = {
     aliases.RevisionMismatch: (412, "revision_mismatch"),
     aliases.NothingToRollBackTo: (409, "nothing_to_roll_back_to"),
 }
+_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",  # but where a route says otherwise
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""On every answer. What was uploaded is never a page, and no page of another site shows ours."""
+_DOCS_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
+    "style-src 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com; "
+    "font-src https://fonts.gstatic.com; img-src 'self' data: https:; "
+    "worker-src blob:; connect-src 'self'; frame-ancestors 'none'"
+)
+"""Of the pages that FastAPI makes from the OpenAPI document; they load their scripts from there."""
+_DOCS_PATHS = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
+_SHOWN_HEADERS = ("ETag", "Link", "Location", "Retry-After", "X-Request-ID")
+"""What a page of another origin may read beside the body."""
+_ASKED = ("Idempotency-Key", "Last-Event-ID", "X-Request-ID")
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 
 
@@ -122,12 +141,18 @@ def field_errors(errors: Sequence[Any], skip: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def install(app: FastAPI, registry: CollectorRegistry, streaming: frozenset[str]) -> None:
-    """Give an app problems, request ids, request metrics, a body limit, and a complete OpenAPI
-    document.
+def install(
+    app: FastAPI,
+    registry: CollectorRegistry,
+    streaming: frozenset[str],
+    origins: Sequence[str] = (),
+) -> None:
+    """Give an app problems, request ids, request metrics, a body limit, headers that keep browsers
+    from guessing, and a complete OpenAPI document.
 
-    Paths in `streaming` count their own bytes. `/metrics` is the caller's to route, with
-    :func:`exposition`.
+    Paths in `streaming` count their own bytes. Pages of `origins` may call the app, with a key that
+    they have; cookies are nothing here, so no credentials of the browser's own. `/metrics` is the
+    caller's to route, with :func:`exposition`.
     """
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
@@ -136,7 +161,16 @@ def install(app: FastAPI, registry: CollectorRegistry, streaming: frozenset[str]
     for lost in (OperationalError, InterfaceError, PoolTimeout, DatabaseLost):
         app.add_exception_handler(lost, _on_database_lost)
     app.add_exception_handler(StoreError, _on_store_error)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=sorted(_METHODS - {"HEAD", "OPTIONS"}),
+            allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match", *_ASKED],
+            expose_headers=_SHOWN_HEADERS,
+        )
     app.add_middleware(RequestMiddleware, registry=registry, streaming=streaming)
+    logging.getLogger("uvicorn.access").addFilter(_without_query)
     written = app.openapi
     app.openapi = cache(lambda: openapi.completed(written()))  # type: ignore[method-assign]
 
@@ -320,7 +354,12 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = rid
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = rid
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                if scope["path"] in _DOCS_PATHS:
+                    headers["content-security-policy"] = _DOCS_POLICY
             await send(message)
 
         timely = _timely(receive)
@@ -350,6 +389,14 @@ class RequestMiddleware:
             route = str(getattr(scope.get("route"), "path", "unmatched"))
             self._count.labels(method, route, str(status)).inc()
             self._seconds.labels(method, route).observe(time.perf_counter() - started)
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    """Of uvicorn's access log: a query may hold what nobody meant to be kept."""
+    if isinstance(record.args, tuple) and len(record.args) == 5:  # client, method, path, ..
+        client, method, path, *rest = record.args
+        record.args = (client, method, str(path).partition("?")[0], *rest)
+    return True
 
 
 def _crashed(rid: str | None) -> Response:

@@ -9,8 +9,10 @@ import os
 import re
 import socket
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -95,6 +97,17 @@ class Settings(BaseSettings):
         "SELFTAUGHT_ENDPOINT_KEY_<NAME>, or from the file that SELFTAUGHT_ENDPOINT_KEY_<NAME>_FILE "
         "names.",
     )
+    webhook_networks: list[IPv4Network | IPv6Network] = Field(
+        default_factory=list,
+        description="SELFTAUGHT_WEBHOOK_NETWORKS: JSON array of networks that are not public and "
+        "that webhooks may go to nevertheless, by http, too, and on any port, such as "
+        '["10.1.0.0/16"].',
+    )
+    cors_origins: list[str] = Field(
+        default_factory=list,
+        description="SELFTAUGHT_CORS_ORIGINS: JSON array of origins whose pages may call the "
+        'gateway, such as ["https://app.example.com"]; default: none.',
+    )
     node: str = Field(
         default_factory=socket.gethostname,
         description="SELFTAUGHT_NODE: this machine's name, under which its devices are leased.",
@@ -174,6 +187,29 @@ class Settings(BaseSettings):
                     "another one's file"
                 )
         return endpoints
+
+    @field_validator("endpoints")
+    @classmethod
+    def _plain_urls(cls, endpoints: dict[str, str]) -> dict[str, str]:
+        """URLs stand in errors and logs, so no key may stand in them."""
+        for name, url in endpoints.items():
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"endpoint {name!r} has no URL like https://host/v1")
+            if "@" in parts.netloc or parts.query or parts.fragment:
+                raise ValueError(
+                    f"endpoint {name!r}: no user, query or fragment in the URL; its key has a "
+                    "variable of its own"
+                )
+        return endpoints
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _exact_origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if not re.fullmatch(r"https?://[a-z0-9.-]+(:\d{1,5})?", origin):
+                raise ValueError(f"{origin!r} is no origin like https://app.example.com")
+        return origins
 
     @model_validator(mode="after")
     def _password(self) -> Self:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -32,6 +32,7 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    key: str | None = field(default=None, repr=False)
 
     @property
     def success(self) -> bool:
@@ -39,8 +40,10 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """The beginning of the body, to be told."""
-        return self.body[:500].decode(errors="replace")
+        """The beginning of the body, to be told: in errors and logs, so without the key, which some
+        servers repeat when they refuse it."""
+        told = self.body[:2000].decode(errors="replace")
+        return (told.replace(self.key, "[key]") if self.key else told)[:500]
 
     def json(self) -> Any:
         """Raises ValueError."""
@@ -52,6 +55,7 @@ class Poster:
     """Connections that are kept; see :func:`poster`."""
 
     session: aiohttp.ClientSession
+    key: str | None = field(default=None, repr=False)
 
     async def post(self, url: str, body: dict[str, Any], hear: Hear | None = None) -> Reply:
         """Redirects are not followed. Raises NoAnswer.
@@ -69,7 +73,7 @@ class Poster:
                     whole = orjson.dumps(await chunks.assemble(response.content, hear))
                 else:
                     whole = await response.read()
-                return Reply(response.status, response.headers, whole)
+                return Reply(response.status, response.headers, whole, self.key)
         except (aiohttp.ClientError, OSError, chunks.Broken) as error:  # OSError: time-outs are
             raise NoAnswer(f"{type(error).__name__}: {error}") from error
 
@@ -107,4 +111,4 @@ async def poster(
         headers=headers,
         proxy=proxy,
     ) as session:
-        yield Poster(session)
+        yield Poster(session, key)

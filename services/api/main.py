@@ -99,7 +99,10 @@ def create_app() -> FastAPI:
     registry.register(metrics.WorkCollector())
     app.state.registry = registry
     http.install(
-        app, registry, streaming=frozenset({datasets.router.prefix, batches.router.prefix})
+        app,
+        registry,
+        streaming=frozenset({datasets.router.prefix, batches.router.prefix}),
+        origins=get_settings().cors_origins,
     )
     routes = [
         route
