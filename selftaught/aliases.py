@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from selftaught import canaries
+from selftaught import canaries, webhooks
 from selftaught.database.tables import Alias, AliasHistory, ModelVersion
 
 LATEST = "latest"
@@ -98,6 +98,7 @@ def move(
         row = lock(session, model, alias)
         if created is not None and row is not None:
             _record(session, row, reason)
+            _tell(session, row, "alias.moved", None, reason)
             return row
     actual = row.revision if row is not None else 0
     if row is None or (expected_revision is not None and expected_revision != actual):
@@ -132,7 +133,7 @@ def rollback(
             trail.append(entry.version_id)
     if len(trail) < 2:
         raise NothingToRollBackTo(f"alias {alias!r} of {model!r} has no earlier version")
-    _point(session, row, trail[-2], reason)
+    _point(session, row, trail[-2], reason, "alias.rolled_back")
     return row
 
 
@@ -235,11 +236,14 @@ def known_refs(session: Session, model: str) -> list[str]:
     return [f"{model}:{name}" for name in [*aliases, *numbers]]
 
 
-def _point(session: Session, row: Alias, version_id: str, reason: str) -> None:
-    row.version_id = version_id
+def _point(
+    session: Session, row: Alias, version_id: str, reason: str, event: str = "alias.moved"
+) -> None:
+    before, row.version_id = row.version_id, version_id
     row.revision += 1
     canaries.end(session, row.model, row.alias, f"the alias moved: {reason}")
     _record(session, row, reason)
+    _tell(session, row, event, before, reason)
 
 
 def _record(session: Session, row: Alias, reason: str) -> None:
@@ -254,3 +258,19 @@ def _record(session: Session, row: Alias, reason: str) -> None:
     )
     session.flush()
     canaries.tell(session, row.version_id)
+
+
+def _tell(session: Session, row: Alias, event: str, before: str | None, reason: str) -> None:
+    query = select(ModelVersion.id, ModelVersion.number).where(
+        ModelVersion.id.in_([row.version_id, before])
+    )
+    refs = {version_id: f"{row.model}:{number}" for version_id, number in session.execute(query)}
+    told = {
+        "model": row.model,
+        "alias": row.alias,
+        "version": refs[row.version_id],
+        "before": refs.get(before or ""),
+        "revision": row.revision,
+        "reason": reason,
+    }
+    webhooks.tell(session, row.project_id, event, told)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+from selftaught import webhooks
 from selftaught.database.tables import Alias, Canary, ModelVersion
 from selftaught.ids import new_id
 
@@ -61,6 +62,7 @@ def start(
     session.flush()
     session.refresh(found)
     tell(session, version.id)
+    _tell_webhooks(session, found, "canary.started")
     return found
 
 
@@ -71,7 +73,20 @@ def end(session: Session, model: str, alias: str, reason: str) -> Canary | None:
         found.ended_at = session.scalar(select(func.clock_timestamp()))
         found.ended_reason = reason
         session.flush()
+        _tell_webhooks(session, found, "canary.ended")
     return found
+
+
+def _tell_webhooks(session: Session, canary: Canary, event: str) -> None:
+    told = {
+        "canary": canary.id,
+        "model": canary.model,
+        "alias": canary.alias,
+        "version": session.get_one(ModelVersion, canary.version_id).ref,
+        "mode": canary.mode,
+        "reason": canary.ended_reason or canary.reason,
+    }
+    webhooks.tell(session, canary.project_id, event, told)
 
 
 def tell(session: Session, version_id: str) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from selftaught.keys_cli import app as keys_app
 from selftaught.keys_cli import projects
+from selftaught.webhooks_cli import app as webhooks_app
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,6 +26,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(keys_app, name="keys")
+app.add_typer(webhooks_app, name="webhooks")
 app.add_typer(projects, name="projects")
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -142,6 +142,41 @@ class Client:
         data: list[Json] = self.call("GET", path, params={"limit": 100})["data"]
         return data
 
+    def create_webhook(self, url: str, **options: Any) -> Json:
+        """POST /v1/webhooks with the fields of `WebhookIn`; the answer alone has its secret."""
+        return self.call("POST", "/v1/webhooks", json={"url": url, **options})
+
+    def webhooks(self) -> list[Json]:
+        """All of the project."""
+        data: list[Json] = self.call("GET", "/v1/webhooks", params={"limit": 100})["data"]
+        return data
+
+    def change_webhook(self, webhook_id: str, **changes: Any) -> Json:
+        """PATCH with the fields of `WebhookChange`."""
+        return self.call("PATCH", f"/v1/webhooks/{webhook_id}", json=changes)
+
+    def delete_webhook(self, webhook_id: str) -> Json:
+        return self.call("DELETE", f"/v1/webhooks/{webhook_id}")
+
+    def rotate_webhook_secret(self, webhook_id: str) -> Json:
+        """The answer has the new secret; the one before signs, too, for 24 hours."""
+        return self.call("POST", f"/v1/webhooks/{webhook_id}/rotate-secret")
+
+    def test_webhook(self, webhook_id: str) -> Json:
+        """Have a `webhook.test` event sent: a delivery."""
+        return self.call("POST", f"/v1/webhooks/{webhook_id}/test")
+
+    def webhook_deliveries(self, webhook_id: str, **query: Any) -> list[Json]:
+        """Newest first; `query`: after, limit, state."""
+        path = f"/v1/webhooks/{webhook_id}/deliveries"
+        data: list[Json] = self.call("GET", path, params=query)["data"]
+        return data
+
+    def redeliver(self, webhook_id: str, delivery_id: str) -> Json:
+        """Send a delivery again, now."""
+        path = f"/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver"
+        return self.call("POST", path)
+
     def create_evaluation(self, **evaluation: Any) -> Json:
         """POST /v1/evaluations with the fields of `EvaluationIn`."""
         return self.call("POST", "/v1/evaluations", json=evaluation)

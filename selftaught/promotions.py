@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
-from selftaught import aliases, gate, reviews
+from selftaught import aliases, gate, reviews, webhooks
 from selftaught.contracts import Finding, GateSettings
 from selftaught.database.tables import Alias, Evaluation, Job, ModelVersion, Promotion
 from selftaught.ids import new_id
@@ -85,8 +85,7 @@ def promote(
         key_name=asked.caller.key_name if asked.caller is not None else None,
     )
     session.add(decision)
-    if teller is not None:
-        _tell(session, teller, version, decision)
+    _tell(session, teller, version, decision)
     session.flush()
     session.refresh(decision)
     return decision
@@ -110,7 +109,7 @@ def _why(asked: Asked, job_id: str | None, forced: bool) -> str:
     return f"gate of {job_id}" if job_id is not None else asked.reason
 
 
-def _tell(session: Session, job_id: str, version: ModelVersion, decision: Promotion) -> None:
+def _tell(session: Session, job_id: str | None, version: ModelVersion, decision: Promotion) -> None:
     told = {
         "iteration": version.iteration_number,
         "version": version.ref,
@@ -120,7 +119,10 @@ def _tell(session: Session, job_id: str, version: ModelVersion, decision: Promot
         "reasons": [finding["detail"] for finding in decision.findings],
         "by": decision.key_name,
     }
-    emit(session, job_id, "gate.decided", told)
+    if job_id is not None:
+        emit(session, job_id, "gate.decided", told)
+    about = {"promotion": decision.id, "model": version.model, "job": job_id}
+    webhooks.tell(session, version.project_id, "promotion.decided", {**told, **about})
 
 
 def _findings(

@@ -148,6 +148,14 @@ from selftaught.contracts.traffic import (
     VerdictOut,
     VerdictTrace,
 )
+from selftaught.contracts.webhooks import (
+    WebhookChange,
+    WebhookDeliveryOut,
+    WebhookEvent,
+    WebhookIn,
+    WebhookOut,
+    WebhookSecretOut,
+)
 
 __all__ = [
     "LOCAL_INFERENCE",
@@ -270,5 +278,11 @@ __all__ = [
     "VerdictProbability",
     "VerdictTrace",
     "VersionOut",
+    "WebhookChange",
+    "WebhookDeliveryOut",
+    "WebhookEvent",
+    "WebhookIn",
+    "WebhookOut",
+    "WebhookSecretOut",
     "example",
 ]

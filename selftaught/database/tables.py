@@ -540,3 +540,81 @@ class LoggedVerdict(Base):
         "reference, rubric, reasoning {order: text}."
     )
     request_id: Mapped[str | None]
+
+
+class Webhook(Base):
+    """An address of a project's that is told of events (selftaught/webhooks.py)."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (
+        CheckConstraint("state IN ('enabled','disabled')", name="webhooks_state"),
+        CheckConstraint(
+            "(state = 'disabled') = (disabled_reason IS NOT NULL)", name="webhooks_disabled"
+        ),
+        CheckConstraint(
+            "(old_secret IS NULL) = (old_secret_until IS NULL)", name="webhooks_old_secret"
+        ),
+        Index("webhooks_project", "project_id", "id"),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = _project()
+    url: Mapped[str]
+    description: Mapped[str | None]
+    events: Mapped[list[str]] = mapped_column(ARRAY(String), doc="Types, groups ('job.*') or '*'.")
+    secret: Mapped[str] = mapped_column(doc="whsec_..; no route tells it but when it is made.")
+    old_secret: Mapped[str | None] = mapped_column(doc="Signs, too, until old_secret_until.")
+    old_secret_until: Mapped[dt.datetime | None]
+    state: Mapped[str] = mapped_column(server_default="enabled")
+    disabled_reason: Mapped[str | None]
+    failing_since: Mapped[dt.datetime | None] = mapped_column(
+        doc="First failure since the last delivery that was accepted."
+    )
+    created_at: Mapped[dt.datetime] = _created()
+
+
+class WebhookDelivery(Base):
+    """One event for one webhook, written with the event: an outbox, and the record of what came of
+    it. A lease is a token, and lasts until next_at."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        CheckConstraint(
+            "state IN ('pending','delivered','failed')", name="webhook_deliveries_state"
+        ),
+        CheckConstraint("lock_token IS NULL OR state = 'pending'", name="webhook_deliveries_lease"),
+        CheckConstraint(
+            "(finished_at IS NULL) = (state = 'pending')", name="webhook_deliveries_finished"
+        ),
+        Index("webhook_deliveries_webhook", "webhook_id", "id"),
+        Index(
+            "webhook_deliveries_pending",
+            "webhook_id",
+            "next_at",
+            "id",
+            postgresql_where=text("state = 'pending'"),
+        ),
+        Index(
+            "webhook_deliveries_leased",
+            "webhook_id",
+            postgresql_where=text("lock_token IS NOT NULL"),
+        ),
+        Index(
+            "webhook_deliveries_finished_at",
+            "finished_at",
+            postgresql_where=text("finished_at IS NOT NULL"),
+        ),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True, doc="Also the webhook-id of every attempt.")
+    project_id: Mapped[str] = _project()
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    type: Mapped[str]
+    payload: Mapped[str] = mapped_column(doc="The body, byte for byte; it never changes.")
+    state: Mapped[str] = mapped_column(server_default="pending")
+    attempts: Mapped[int] = mapped_column(server_default=text("0"), doc="Leases taken so far.")
+    next_at: Mapped[dt.datetime] = _created()
+    lock_token: Mapped[str | None]
+    status: Mapped[int | None] = mapped_column(doc="HTTP status of the last attempt.")
+    error: Mapped[str | None] = mapped_column(doc="Why the last attempt got no status.")
+    response: Mapped[str | None] = mapped_column(doc="Beginning of the last answer.")
+    created_at: Mapped[dt.datetime] = _created()
+    finished_at: Mapped[dt.datetime | None]

@@ -22,6 +22,7 @@ def _worker(name: str, queue: str, env: dict[str, str]) -> ProcessSpec:
 def _uvicorn(app: str, port: int, *options: str) -> tuple[str, ...]:
     # Event streams stay open for as long as the client likes: bound what a stop waits for.
     where = ["--host", "127.0.0.1", "--port", str(port), "--timeout-graceful-shutdown", "5"]
+    where.append("--no-server-header")
     return (sys.executable, "-m", "uvicorn", app, *where, *options)
 
 
@@ -65,6 +66,13 @@ def services(
             (sys.executable, "-m", "selftaught.work.relay"),
             tier=Tier.SERVICE,
             ready_text="relay ready",
+        ),
+        ProcessSpec(
+            "webhooks",
+            (sys.executable, "-m", "selftaught.work.webhooks"),
+            tier=Tier.SERVICE,
+            stop_seconds=30.0,  # requests under way come to their end
+            ready_text="webhooks ready",
         ),
     ]
     for number in range(1, config.generator_workers + 1):

@@ -11,17 +11,19 @@ from typing import Any
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from selftaught import webhooks
 from selftaught.database.tables import Event, Job
 
 
 def emit(session: Session, job_id: str, type_: str, data: dict[str, Any] | None = None) -> int:
-    """Append an event in the caller's transaction; returns its number."""
-    seq = session.execute(
+    """Append an event in the caller's transaction, and tell webhooks; returns its number."""
+    seq, project_id, kind, model = session.execute(
         update(Job)
         .where(Job.id == job_id)
         .values(event_seq=Job.event_seq + 1)
-        .returning(Job.event_seq)
+        .returning(Job.event_seq, Job.project_id, Job.kind, Job.model)
         .execution_options(synchronize_session=False)
-    ).scalar_one()
+    ).one()
     session.add(Event(job_id=job_id, seq=seq, type=type_, data=data or {}))
-    return seq
+    webhooks.tell_of_job(session, (job_id, project_id, kind, model), seq, type_, data or {})
+    return int(seq)

@@ -94,6 +94,15 @@ RULES: dict[str, Rule] = {
     "GET /v1/projects": "operator",
     "GET /v1/projects/{project_id}": "operator",
     "POST /v1/projects/{project_id}/keys": "operator",
+    "POST /v1/webhooks": "admin",
+    "GET /v1/webhooks": "admin",
+    "GET /v1/webhooks/{webhook_id}": "admin",
+    "PATCH /v1/webhooks/{webhook_id}": "admin",
+    "DELETE /v1/webhooks/{webhook_id}": "admin",
+    "POST /v1/webhooks/{webhook_id}/rotate-secret": "admin",
+    "POST /v1/webhooks/{webhook_id}/test": "admin",
+    "GET /v1/webhooks/{webhook_id}/deliveries": "admin",
+    "POST /v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver": "admin",
     "GET /metrics": "operator",
 }
 """METHOD path -> rule."""

@@ -34,6 +34,7 @@ from services.api import (
     reviews,
     templates,
     verdicts,
+    webhooks,
 )
 
 RESOURCES = (
@@ -55,6 +56,7 @@ RESOURCES = (
     batches,
     keys,
     projects,
+    webhooks,
     metrics,
 )
 """All that has rules (access.RULES)."""
@@ -74,6 +76,7 @@ TAGS = {
     "reviews": "People look at a version's judgments, blind; how well it agrees with them.",
     "judge": "Which response is better, how good is one, which is the best of many.",
     "access": "Projects, which see nothing of each other, and the keys to them.",
+    "webhooks": "Your own addresses, told of events, signed by Standard Webhooks.",
     "operations": "For those who run the platform.",
 }
 """What each tag holds, for the OpenAPI document."""

@@ -165,7 +165,7 @@ def test_vllm_postgres_and_redis_are_reached_by_those_only_who_need_them() -> No
         for network in service["networks"]:
             on[network].add(name)
     assert on["vllm"] == ASK_VLLM
-    assert on["outside"] == ASK_VLLM - {"engine"} | {"api"}
+    assert on["outside"] == ASK_VLLM - {"engine"} | {"api", "webhooks"}
     assert on["data"] == set(COMPOSE["services"])
     # The engine is on both, so its servers listen on one: by a name that is an address only there.
     engine = OURS["engine"]

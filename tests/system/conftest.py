@@ -38,6 +38,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "SELFTAUGHT_HEARTBEAT_SECONDS": "1",
         "SELFTAUGHT_RERING_SECONDS": "3",
         "SELFTAUGHT_MODELS_DIR": str(home / "models"),
+        "SELFTAUGHT_WEBHOOK_NETWORKS": '["127.0.0.0/8"]',
     }
     with Stack(home, generator_workers=1, env=env) as running:
         yield running
