@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from selftaught import reviews
 from selftaught.contracts import State
 from selftaught.database import transaction
-from selftaught.database.tables import Chunk, Job
+from selftaught.database.tables import Chunk, Job, Webhook, WebhookDelivery
 from selftaught.http import METRICS_DOCS, exposition
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,21 @@ def _reviews(session: Session) -> list[Metric]:
     return [agreement, drift]
 
 
+def _webhooks(session: Session) -> Metric:
+    late = GaugeMetricFamily(
+        "selftaught_webhooks_late_seconds",
+        "How long the delivery that is due longest has been due: is the process webhooks there?",
+    )
+    waits = func.extract("epoch", func.clock_timestamp() - func.min(WebhookDelivery.next_at))
+    seconds = session.scalar(
+        select(waits)
+        .join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
+        .where(WebhookDelivery.state == "pending", Webhook.state == "enabled")
+    )
+    late.add_metric([], max(0.0, float(seconds or 0)))
+    return late
+
+
 def _gauges() -> list[Metric]:
     jobs = GaugeMetricFamily("selftaught_jobs", "Jobs by state.", labels=["state"])
     ready = GaugeMetricFamily(
@@ -88,7 +103,7 @@ def _gauges() -> list[Metric]:
         for queue, count, seconds in waiting:
             ready.add_metric([queue], count)
             oldest.add_metric([queue], float(seconds))
-        reviewed = _reviews(session)
+        others = [*_reviews(session), _webhooks(session)]
     for state in State:
         jobs.add_metric([state], by_state.get(state, 0))
-    return [jobs, ready, oldest, *reviewed]
+    return [jobs, ready, oldest, *others]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from selftaught import webhooks
@@ -131,6 +132,21 @@ def test_deliveries_can_be_read_and_asked_for_again(client: TestClient) -> None:
     ]
     assert client.get(f"{one}/deliveries?state=failed").json()["data"] == []
     assert_problem(client.get(f"{one}/deliveries?state=lost"), 422, "invalid_request", "state")
+
+
+def test_deliveries_that_nobody_sends_are_seen_in_the_metrics(client: TestClient) -> None:
+    def late() -> float:
+        found = client.get("/metrics").text.split("\nselftaught_webhooks_late_seconds ")
+        return float(found[1].splitlines()[0])
+
+    hook = add()
+    assert late() == 0
+    tell()
+    with transaction() as session:
+        session.execute(text("UPDATE webhook_deliveries SET next_at = next_at - interval '1 hour'"))
+    assert late() >= 3600
+    change(hook.id, state="disabled", disabled_reason="asked")
+    assert late() == 0
 
 
 def test_those_of_others_are_not_there(client: TestClient) -> None:

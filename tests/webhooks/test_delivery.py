@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 import standardwebhooks
@@ -53,6 +55,18 @@ def verify(secret: str, got: Got) -> dict[str, object]:
     _, headers, body = got
     found: dict[str, object] = standardwebhooks.Webhook(secret).verify(body, headers)
     return found
+
+
+@contextmanager
+def started() -> Iterator[subprocess.Popen[str]]:
+    """The deliverer as a process of its own."""
+    command = [sys.executable, "-m", "selftaught.work.webhooks"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def only() -> Leased:
@@ -318,6 +332,28 @@ def test_postgres_away_at_the_wrong_moment_costs_an_attempt_not_the_event(
     assert first == second and deliveries()[0].state == "delivered"
 
 
+def test_a_killed_process_loses_nothing() -> None:
+    """It dies with requests under way; who comes next sends those again, under the same ids."""
+    release = threading.Event()
+    receiver = Receiver()
+    receiver.first = lambda: release.wait(30)
+    with receiving(receiver):
+        add(receiver.url)
+        tell(times=10)
+        with started() as process:
+            wait_until(lambda: len(receiver.got) == deliverer.PER_WEBHOOK, "requests are under way")
+            process.kill()
+            process.wait()
+        release.set()
+        assert claim(10) == []  # the dead one's leases count until they run out
+        make_due()
+        for _ in range(3):
+            deliver_all()
+        ids = Counter(headers["webhook-id"] for _, headers, _ in receiver.got)
+    assert len(ids) == 10 and {row.state for row in deliveries()} == {"delivered"}
+    assert sorted(ids.values()) == [1] * 6 + [2] * 4
+
+
 def test_the_process_delivers_waits_for_nobody_and_drains_when_it_is_told_to_stop() -> None:
     """A receiver that does not answer holds up no other; SIGTERM lets it come to its end."""
     release = threading.Event()
@@ -327,9 +363,7 @@ def test_the_process_delivers_waits_for_nobody_and_drains_when_it_is_told_to_sto
         add(slow.url)
         hook = add(quick.url)
         tell(times=20)
-        command = [sys.executable, "-m", "selftaught.work.webhooks"]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
-        try:
+        with started() as process:
             wait_until(lambda: len(quick.got) == 20, "all for the quick one arrived")
             assert len(slow.got) == deliverer.PER_WEBHOOK
             process.send_signal(signal.SIGTERM)
@@ -337,9 +371,6 @@ def test_the_process_delivers_waits_for_nobody_and_drains_when_it_is_told_to_sto
                 process.wait(0.5)
             release.set()
             assert process.wait(30) == 0
-        finally:
-            release.set()
-            process.kill()
             assert process.stderr is not None
             log = process.stderr.read()
     assert "webhooks ready" in log and "webhooks stopped" in log
