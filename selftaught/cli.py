@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from selftaught import keeping_cli
 from selftaught.keys_cli import app as keys_app
 from selftaught.keys_cli import projects
 from selftaught.webhooks_cli import app as webhooks_app
@@ -468,6 +469,9 @@ def migrate() -> None:
     from selftaught.stack.services import migrations
 
     raise typer.Exit(subprocess.run(migrations().command, check=False).returncode)
+
+
+keeping_cli.install(app)
 
 
 def _setting(text: str) -> dict[str, Any]:

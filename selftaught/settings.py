@@ -174,6 +174,39 @@ class Settings(BaseSettings):
         default=1_048_576, gt=0, description="Largest single line or CSV row of an upload."
     )
 
+    retain_job_days: float = Field(
+        default=90.0,
+        ge=0,
+        description="SELFTAUGHT_RETAIN_JOB_DAYS: files that a job made are removed so long after "
+        "its end, unless a version of it is live; 0, here and below: never.",
+    )
+    retain_batch_days: float = Field(
+        default=30.0, ge=0, description="Lines and results of a batch, so long after its end."
+    )
+    retain_events_days: float = Field(
+        default=90.0, ge=0, description="Events of a job, so long after its end."
+    )
+    retain_canary_days: float = Field(
+        default=90.0, ge=0, description="What a canary's two sides said, so long after its end."
+    )
+    retain_review_days: float = Field(
+        default=365.0,
+        ge=0,
+        description="Texts and comments of a review queue, so long after it was filled; verdicts "
+        "stay.",
+    )
+    retain_checkpoint_days: float = Field(
+        default=7.0, ge=0, description="Saved states of a training that did not end."
+    )
+    gc_safe_hours: float = Field(
+        default=24.0,
+        gt=0,
+        description="A file without a row that is younger may still get one: it is kept.",
+    )
+    gc_seconds: float = Field(
+        default=3600.0, gt=0, description="How often the janitor collects garbage."
+    )
+
     @field_validator("endpoints")
     @classmethod
     def _own_names(cls, endpoints: dict[str, str]) -> dict[str, str]:

@@ -101,6 +101,22 @@ class Store:
             with _errors(key, StoreUnavailable), suppress(FileNotFoundError):
                 self._fs.rm(path, recursive=True)
 
+    def listed(self, key: str) -> Iterator[tuple[str, int, float]]:
+        """Every object below a folder: key, bytes, when it was written (seconds since the epoch).
+
+        Listed folder by folder. Raises StoreUnavailable.
+        """
+        with _errors(key, StoreUnavailable):
+            for _, _, files in self._fs.walk(self._path(key, ""), detail=True):
+                for found in files.values():
+                    name = found["name"].removeprefix(self._root).lstrip("/")
+                    yield name, int(found["size"]), found["LastModified"].timestamp()
+
+    def remove_file(self, key: str) -> None:
+        """Remove one object; nothing if it is not there. Raises StoreUnavailable."""
+        with _errors(key, StoreUnavailable), suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(key, ""))
+
     def _path(self, key: str, name: str) -> str:
         return "/".join(filter(None, (self._root, key, name)))
 

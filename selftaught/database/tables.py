@@ -74,17 +74,27 @@ class Artifact(Base):
 
 
 class Dataset(Base):
-    """An uploaded file, normalised to JSONL, immutable."""
+    """An uploaded file, normalised to JSONL, immutable.
+
+    A deleted one that jobs name stays as a row without data: when, and the hash of what it was.
+    """
 
     __tablename__ = "datasets"
-    __table_args__ = (Index("datasets_project", "project_id", "id"),)
+    __table_args__ = (
+        Index("datasets_project", "project_id", "id"),
+        CheckConstraint(
+            "(deleted_at IS NULL) = (artifact_id IS NOT NULL)", name="datasets_data_or_deleted"
+        ),
+    )
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = _project()
     name: Mapped[str]
     kind: Mapped[str] = mapped_column(doc="instructions | labelled | pairs | benchmark")
     benchmark: Mapped[str | None] = mapped_column(doc="Which one, by name.")
-    artifact_id: Mapped[str] = mapped_column(ForeignKey("artifacts.id"))
+    artifact_id: Mapped[str | None] = mapped_column(ForeignKey("artifacts.id"))
     created_at: Mapped[dt.datetime] = _created()
+    deleted_at: Mapped[dt.datetime | None]
+    sha256: Mapped[str | None] = mapped_column(doc="Of the data that was deleted.")
 
 
 class Job(Base):
@@ -110,6 +120,9 @@ class Job(Base):
     started_at: Mapped[dt.datetime | None]
     finished_at: Mapped[dt.datetime | None]
     cancel_requested_at: Mapped[dt.datetime | None]
+    data_removed_at: Mapped[dt.datetime | None] = mapped_column(
+        doc="When the files that it made were removed (selftaught.keeping.retention)."
+    )
 
 
 class StoredTemplate(Base):
@@ -244,6 +257,18 @@ class ModelVersion(Base):
         return f"{self.model}:{self.number}"
 
 
+class DeletedVersion(Base):
+    """A version that is no more. Its number is never given to another one."""
+
+    __tablename__ = "deleted_versions"
+    __table_args__ = (UniqueConstraint("model", "number"),)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str]
+    number: Mapped[int]
+    sha256: Mapped[str] = mapped_column(doc="Of its weights.")
+    deleted_at: Mapped[dt.datetime] = _created()
+
+
 class Evaluation(Base):
     """A version's summary on one set of one job."""
 
@@ -251,7 +276,7 @@ class Evaluation(Base):
     __table_args__ = (UniqueConstraint("version_id", "job_id", "set"),)
     id: Mapped[str] = mapped_column(primary_key=True)
     version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    job_id: Mapped[str] = mapped_column(doc="Which may have been deleted since.")
     set: Mapped[str] = mapped_column(
         doc="heldout | labelled | labelled/<dataset id> | <benchmark>/<scoring>"
     )

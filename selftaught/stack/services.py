@@ -74,6 +74,11 @@ def services(
             stop_seconds=30.0,  # requests under way come to their end
             ready_text="webhooks ready",
         ),
+        ProcessSpec(
+            "janitor",
+            (sys.executable, "-m", "selftaught.keeping.janitor"),
+            ready_text="janitor ready",
+        ),
     ]
     for number in range(1, config.generator_workers + 1):
         specs.append(_worker(f"generator{number}", "generator", cores))
