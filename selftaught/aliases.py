@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from selftaught import canaries, webhooks
 from selftaught.database.tables import Alias, AliasHistory, ModelVersion
+from selftaught.keeping import holds
 
 LATEST = "latest"
 _LARGEST = 2**31 - 1  # what the column holds
@@ -87,6 +88,8 @@ def move(
     if isinstance(version, int):
         version = get_version(session, model, version)
     row = lock(session, model, alias)
+    if holds.version(session, version.id) is None:  # deleted meanwhile
+        raise UnknownModel(version.ref, known_refs(session, model))
     if row is None and not expected_revision:
         # A racing first move makes this insert wait, and then do nothing.
         created = session.scalar(

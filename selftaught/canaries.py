@@ -13,9 +13,14 @@ from sqlalchemy.orm import Session
 from selftaught import webhooks
 from selftaught.database.tables import Alias, Canary, ModelVersion
 from selftaught.ids import new_id
+from selftaught.keeping import holds
 
 CHANNEL = "selftaught_versions"
 """Postgres tells listeners on it, at commit, the id of each version that has come to be named."""
+
+
+class VersionGone(Exception):
+    """The version was deleted."""
 
 
 class CanaryIsIncumbent(Exception):
@@ -37,8 +42,11 @@ def start(
     """Try a version on a share of the calls by an alias, whose row is locked.
 
     The same version in the same mode only changes its share and goes on: questions that it got it
-    keeps while the share grows. Anything else ends the one before. Raises CanaryIsIncumbent.
+    keeps while the share grows. Anything else ends the one before. Raises CanaryIsIncumbent,
+    VersionGone.
     """
+    if holds.version(session, version.id) is None:  # deleted meanwhile
+        raise VersionGone(version.ref)
     if row.version_id == version.id:
         raise CanaryIsIncumbent(f"{row.model}:{row.alias} names {version.ref} already")
     before = active(session, row.model, row.alias)

@@ -24,6 +24,7 @@ _EXAMPLES: dict[int, tuple[str, str, str | None]] = {
     404: ("job_not_found", "there is no job 'job_0'", None),
     408: ("body_timeout", "nothing more of the body came for 30 s", None),
     409: ("no_model", "no version of 'tour' has been promoted to 'latest'", None),
+    410: ("data_removed", "the files of job 'job_0' were removed at 2026-11-27 09:00", None),
     412: ("revision_mismatch", "alias 'latest' is at revision 3, not 2", None),
     413: ("body_too_large", "the body is larger than 4194304 bytes", None),
     415: ("unsupported_format", "cannot read application/zip", None),

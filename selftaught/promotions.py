@@ -136,7 +136,7 @@ def _findings(
     theirs = {} if common is None else scores(session, holder.version_id, common)
     scored_by = common or job_id or version.job_id
     mine = {} if scored_by is None else scores(session, version.id, scored_by)
-    settings = _settings(session, scored_by)
+    settings = _settings(session, scored_by, version)
     reviewed = None
     if settings.reviews.minimum:  # every item counts for the pairs that it was drawn from
         reviewed = reviews.summary(session, version.id).source
@@ -170,7 +170,9 @@ def scores(session: Session, version_id: str, job_id: str) -> dict[str, gate.Sco
     return {row.set: gate.Scored(row.metrics, row.right) for row in found}
 
 
-def _settings(session: Session, job_id: str | None) -> GateSettings:
-    """The gate of a job's recipe; the defaults where no job is concerned."""
-    recipe = None if job_id is None else session.get_one(Job, job_id).recipe
+def _settings(session: Session, job_id: str | None, version: ModelVersion) -> GateSettings:
+    """The gate of a job's recipe, or of the version's if that job was deleted; the defaults where
+    no job is concerned."""
+    job = None if job_id is None else session.get(Job, job_id)
+    recipe = job.recipe if job is not None else version.lineage.get("recipe") if job_id else None
     return GateSettings.model_validate((recipe or {}).get("gate", {}))

@@ -80,6 +80,7 @@ class JobOut(BaseModel):
         started_at="2026-11-27T09:01:01Z",
         finished_at=None,
         cancel_requested_at=None,
+        data_removed_at=None,
     )
 
     id: str = Field(description="What its events, iterations and data are found by.")
@@ -98,6 +99,9 @@ class JobOut(BaseModel):
     started_at: dt.datetime | None = Field(description="When its first work began.")
     finished_at: dt.datetime | None = Field(description="When it ended, however it did.")
     cancel_requested_at: dt.datetime | None = Field(description="When it was asked to stop.")
+    data_removed_at: dt.datetime | None = Field(
+        None, description="When its files were removed, by their age."
+    )
 
 
 class EventOut(BaseModel):

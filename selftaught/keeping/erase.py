@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from selftaught import artifacts, canaries
+from selftaught import aliases, artifacts, canaries
 from selftaught.contracts import TERMINAL
 from selftaught.database.tables import Artifact, Dataset, DeletedVersion, Job, ModelVersion
 from selftaught.keeping.locks import REMOVING, Held, session_lock
@@ -68,25 +68,27 @@ VERSION_USERS = {
     "another version was trained from it": "SELECT 1 FROM model_versions WHERE parent_id = :id",
     "a running job needs it": """
         SELECT 1 FROM jobs WHERE state <> ALL(:ended) AND (
-            jsonb_path_exists(recipe, '$.** ? (@ == $id)', jsonb_build_object('id', :id))
+            jsonb_path_exists(
+                recipe, '$.** ? (@ == $id)', jsonb_build_object('id', CAST(:id AS text)))
             OR EXISTS (SELECT 1 FROM iterations i WHERE i.job_id = jobs.id AND i.version_id = :id)
             OR EXISTS (SELECT 1 FROM chunks c WHERE c.job_id = jobs.id AND jsonb_path_exists(
                 jsonb_build_array(c.input, c.metrics -> 'roles'),
-                '$.** ? (@ == $id)', jsonb_build_object('id', :id))))
+                '$.** ? (@ == $id)', jsonb_build_object('id', CAST(:id AS text)))))
     """,
 }
 
 DATASET_USERS = """
     SELECT 1 FROM jobs WHERE state <> ALL(:ended) AND (
         dataset_id = :id OR labelled_dataset_id = :id
-        OR jsonb_path_exists(recipe, '$.** ? (@ == $id)', jsonb_build_object('id', :id)))
+        OR jsonb_path_exists(
+            recipe, '$.** ? (@ == $id)', jsonb_build_object('id', CAST(:id AS text))))
 """
 
 DATA_USERS = """
     SELECT 1 FROM chunks JOIN jobs ON jobs.id = chunks.job_id
     WHERE jobs.state <> ALL(:ended) AND jobs.id <> :id
       AND jsonb_path_exists(chunks.input, '$.** ? (@ starts with $of)',
-                            jsonb_build_object('of', 'jobs/' || :id || '/'))
+                            jsonb_build_object('of', 'jobs/' || CAST(:id AS text) || '/'))
 """
 
 
@@ -111,8 +113,8 @@ def dataset(session: Session, dataset_id: str) -> list[Path]:
     artifact = session.get_one(Artifact, row.artifact_id)
     named = text("SELECT 1 FROM jobs WHERE dataset_id = :id OR labelled_dataset_id = :id LIMIT 1")
     if session.scalar(named, {"id": dataset_id}):
-        row.artifact_id, row.sha256, row.name = None, artifact.sha256, row.id
         row.deleted_at = session.scalar(text("SELECT clock_timestamp()"))
+        row.artifact_id, row.sha256, row.name = None, artifact.sha256, row.id
     else:
         session.delete(row)
     session.flush()
@@ -164,7 +166,7 @@ def job_data(session: Session, row: Job) -> list[Path]:
 def version(session: Session, model: str, number: int) -> list[Path]:
     """Delete a version: its weights and all rows about it. Its number stays taken.
 
-    Raises KeyError (none such), InUse.
+    Raises UnknownModel, InUse.
     """
     # Aliases first, as who moves one does: then nothing comes to name it unseen.
     named = text("SELECT 1 FROM aliases WHERE model = :model ORDER BY alias FOR UPDATE")
@@ -174,7 +176,7 @@ def version(session: Session, model: str, number: int) -> list[Path]:
     )
     version_id = session.scalar(find, {"model": model, "number": number})
     if version_id is None:
-        raise KeyError(f"{model}:{number}")
+        raise aliases.UnknownModel(f"{model}:{number}", aliases.known_refs(session, model))
     for why, query in VERSION_USERS.items():
         if _found(session, query, version_id):
             raise InUse(f"version {model}:{number}: {why}")

@@ -26,6 +26,7 @@ from selftaught.database.tables import (
     ModelVersion,
     Stage,
 )
+from selftaught.keeping import holds
 from selftaught.work.events import emit
 from selftaught.work.sources import TRAFFIC, drawn_questions, find_source
 
@@ -191,6 +192,7 @@ def _plan_validation(session: Session, job: Job, iteration: Iteration) -> Inputs
     versions = [str(iteration.version_id)]
     latest = session.get(Alias, (job.project_id, job.model, "latest"))
     if latest is not None and latest.version_id not in versions:
+        holds.version(session, latest.version_id)
         scored = select(Evaluation.id).where(
             Evaluation.version_id == latest.version_id, Evaluation.job_id == job.id
         )

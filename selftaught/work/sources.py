@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
 from selftaught.database.tables import Artifact, Chunk, Dataset, LoggedVerdict, ModelVersion
+from selftaught.keeping import holds
 
 HELDOUT, TRAFFIC = "heldout", "traffic"
 T = TypeVar("T")
@@ -47,8 +48,8 @@ def find_source(session: Session, version: ModelVersion, source: str) -> Source 
             query.where(Dataset.id == source, Dataset.kind.in_(PAIRED))
         ).one_or_none()
         return None if found is None else Source((found.path,), False, found.rows)
-    validated = session.scalars(
-        select(Chunk.input)
+    validated = session.execute(
+        select(Chunk.input, Chunk.job_id)
         .where(
             Chunk.kind == "validate",
             Chunk.input["version"].astext == version.id,
@@ -59,9 +60,11 @@ def find_source(session: Session, version: ModelVersion, source: str) -> Source 
     ).one_or_none()
     if validated is None:
         return None
-    paths = tuple(validated["paths"])
+    given, job_id = validated
+    holds.job(session, job_id)  # that its files stay, if they are still there
+    paths = tuple(given["paths"])
     rows = session.scalar(select(func.sum(Artifact.rows)).where(Artifact.path.in_(paths))) or 0
-    second = bool(validated["second"])
+    second = bool(given["second"])
     return Source(paths, second, int(rows) // 2 if second else int(rows))
 
 

@@ -35,6 +35,7 @@ from selftaught.database.tables import Artifact, Chunk, Job, ModelVersion, Stage
 from selftaught.http import Refused, field_errors, problem_docs
 from selftaught.ids import new_id
 from selftaught.judging import JudgeTemplate
+from selftaught.keeping import holds
 from selftaught.registry import UnknownName, judge_template
 from selftaught.settings import get_settings
 from selftaught.work import pipeline, planning
@@ -144,7 +145,7 @@ def cancel_batch(batch_id: BatchId) -> BatchOut:
 @router.get(
     "/{batch_id}/results",
     response_class=JsonLines,
-    responses=problem_docs(404)
+    responses=problem_docs(404, 410)
     | {200: {"model": BatchResult, "description": "A `BatchResult` in each line."}},
 )
 def get_results(
@@ -159,7 +160,9 @@ def get_results(
     the last line he got misses nothing. Of a batch that has ended, however: all there are.
     """
     with transaction() as session:
-        place = _place(session, _find(session, batch_id), after)
+        job = _find(session, batch_id)
+        problems.need_data(job)
+        place = _place(session, job, after)
     pieces = _pieces(place, after)
     # Whatever is wrong with the first file is told as a problem.
     return JsonLines(chain([next(pieces, b"")], pieces))
@@ -197,6 +200,8 @@ def _create(
         lines=published.rows,
     )
     with bodies.recording(published) as session:
+        if holds.version(session, version.id) is None:  # deleted meanwhile
+            raise problems.not_found("version", version.ref, "model")
         session.add(Artifact(id=new_id("art"), **asdict(published)))
         job = Job(
             id=batch_id,

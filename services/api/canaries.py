@@ -45,6 +45,8 @@ def put_canary(name: Name, alias: AliasName, body: CanaryIn, request: Request) -
             raise problems.not_found("alias", f"{name}:{alias}")
         try:
             found = canaries.start(session, row, version, body.mode, body.share, body.reason)
+        except canaries.VersionGone as error:
+            raise problems.not_found("version", str(error)) from error
         except canaries.CanaryIsIncumbent as error:
             raise Refused(409, "canary_is_incumbent", str(error), param="version") from error
         return _out(session, [found])[0]

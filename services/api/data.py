@@ -37,7 +37,7 @@ _PIECE = 1 << 20
 _TYPES = {"jsonl": "application/x-ndjson", "parquet": "application/vnd.apache.parquet"}
 _STAGES = {"preferences": "curate"}  # names that are no stage's kind
 
-_DOCS: dict[int | str, dict[str, Any]] = problem_docs(404, 409) | {
+_DOCS: dict[int | str, dict[str, Any]] = problem_docs(404, 409, 410) | {
     200: {
         "description": "The rows.",
         "content": {
@@ -91,7 +91,8 @@ def get_manifest(job_id: JobId, iteration: Number) -> ManifestOut:
         stages = session.scalars(select(Stage).where(Stage.iteration_id == row.id)).all()
         files = [file for file in _files(session, job_id) if file.place[0] == iteration]
         dataset = session.get(Dataset, job.dataset_id) if job.dataset_id else None
-        hashed = session.get_one(Artifact, dataset.artifact_id).sha256 if dataset else None
+        data = session.get(Artifact, dataset.artifact_id) if dataset else None
+        hashed = data.sha256 if data else dataset.sha256 if dataset else None
         out = ManifestOut(
             job=job_id,
             iteration=iteration,
@@ -124,7 +125,7 @@ def download(
 ) -> Response:
     """All rows of one name, in order. Its ETag is a hash of the rows."""
     with transaction() as session:
-        jobs.find(session, job_id)
+        problems.need_data(jobs.find(session, job_id))
         row = _iteration(session, job_id, iteration)
         stage = session.scalar(
             select(Stage).where(Stage.iteration_id == row.id, Stage.kind == _stage(name))

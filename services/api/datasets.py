@@ -20,6 +20,7 @@ from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Dataset
 from selftaught.http import Refused, field_errors, problem_docs, too_large
 from selftaught.ids import new_id
+from selftaught.keeping import erase
 from selftaught.settings import get_settings
 from services.api import bodies, problems, records, uploads, views
 from services.api.deps import Cursor, Limit, bad_text
@@ -143,9 +144,26 @@ def get_dataset(dataset_id: DatasetId) -> DatasetOut:
     """One dataset: what it is, how many rows it has, and their hash."""
     with transaction() as session:
         row = session.get(Dataset, dataset_id)
-        if row is None:
+        if row is None or row.artifact_id is None:
             raise problems.not_found("dataset", dataset_id)
         return views.dataset(row, session.get_one(Artifact, row.artifact_id))
+
+
+@router.delete("/{dataset_id}", status_code=204, responses=problem_docs(404, 409))
+def delete_dataset(dataset_id: DatasetId) -> None:
+    """Delete a dataset's data; 409 `dataset_in_use` while a running job needs it.
+
+    Jobs and versions that were made from it keep its id and its hash. What jobs made of it stays
+    with them (`DELETE /v1/jobs/{job_id}`).
+    """
+    try:
+        with transaction() as session:
+            gone = erase.dataset(session, dataset_id)
+    except KeyError as error:
+        raise problems.not_found("dataset", dataset_id) from error
+    except erase.InUse as error:
+        raise Refused(409, "dataset_in_use", str(error)) from error
+    erase.remove(gone)
 
 
 async def _receive(

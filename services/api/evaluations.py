@@ -26,6 +26,7 @@ from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Chunk, Dataset, Job
 from selftaught.http import Refused, problem_docs
 from selftaught.ids import new_id
+from selftaught.keeping import holds
 from selftaught.registry import UnknownName, judge_template
 from selftaught.work import pipeline
 from services.api import problems, views
@@ -45,7 +46,7 @@ def create_evaluation(body: EvaluationIn, response: Response) -> EvaluationOut:
     with transaction() as session:
         version = aliases.resolve(session, body.model)
         dataset = session.get(Dataset, body.dataset)
-        if dataset is None:
+        if dataset is None or dataset.artifact_id is None:
             raise problems.not_found("dataset", body.dataset, "dataset")
         if dataset.kind not in ("benchmark", "labelled"):
             detail = f"dataset {body.dataset!r} is of kind {dataset.kind!r}: it has no labels"
@@ -70,6 +71,10 @@ def create_evaluation(body: EvaluationIn, response: Response) -> EvaluationOut:
         max_tokens=body.max_tokens or version.lineage["judge_max_tokens"],
     )
     with transaction() as session:
+        if holds.dataset(session, body.dataset) is None:  # deleted meanwhile
+            raise problems.not_found("dataset", body.dataset, "dataset")
+        if holds.version(session, version.id) is None:
+            raise problems.not_found("version", version.ref, "model")
         job = Job(
             id=new_id("eval"),
             kind="evaluation",

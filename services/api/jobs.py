@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 
 from selftaught.contracts import JobIn, JobKind, JobOut, Page, Recipe, State
 from selftaught.database import transaction
-from selftaught.database.tables import Artifact, Dataset, Job
+from selftaught.database.tables import Artifact, Job
 from selftaught.http import Refused, problem_docs
 from selftaught.ids import new_id
+from selftaught.keeping import erase, holds
 from selftaught.registry import UnknownName, resolve_recipe
 from selftaught.work import pipeline
 from services.api import problems, views
@@ -98,6 +99,25 @@ def cancel_job(job_id: JobId) -> JobOut:
         return views.jobs(session, [job])[0]
 
 
+@router.delete("/{job_id}", status_code=204, responses=problem_docs(404, 409))
+def delete_job(job_id: JobId) -> None:
+    """Delete a job of any kind that has ended, with its data, events and reviews.
+
+    Versions that it made stay, with what gates found of them. 409 `job_not_ended` before its end,
+    `job_in_use` while another job reads its data.
+    """
+    try:
+        with transaction() as session:
+            gone = erase.job(session, job_id)
+    except KeyError as error:
+        raise problems.not_found("job", job_id) from error
+    except erase.NotEnded as error:
+        raise Refused(409, "job_not_ended", str(error)) from error
+    except erase.InUse as error:
+        raise Refused(409, "job_in_use", str(error)) from error
+    erase.remove(gone)
+
+
 def find(session: Session, job_id: str) -> Job:
     """The job's row; 404 if there is none."""
     job = session.get(Job, job_id)
@@ -149,7 +169,7 @@ def _need_gate_sets(session: Session, labelled: str | None, recipe: Recipe) -> N
 
 def _dataset(session: Session, dataset_id: str, kind: str, param: str) -> Artifact:
     """The file of a dataset of this kind; 404 if there is none, 422 if it is of another kind."""
-    found = session.get(Dataset, dataset_id)
+    found = holds.dataset(session, dataset_id)
     if found is None:
         raise problems.not_found("dataset", dataset_id, param)
     if found.kind != kind:

@@ -25,6 +25,7 @@ from selftaught.database import transaction
 from selftaught.database.tables import Alias, Job, ModelVersion
 from selftaught.http import Refused, problem_docs
 from selftaught.ids import new_id
+from selftaught.keeping import erase
 from selftaught.promotions import Asked
 from selftaught.registry import UnknownName, resolve_recipe
 from selftaught.work import pipeline
@@ -106,6 +107,22 @@ def get_version(name: Name, number: Number) -> VersionOut:
     """One version, with where it came from."""
     with transaction() as session:
         return views.versions(session, [aliases.get_version(session, name, number)])[0]
+
+
+@router.delete("/{name}/versions/{number}", status_code=204, responses=problem_docs(404, 409))
+def delete_version(name: Name, number: Number) -> None:
+    """Delete a version: its weights and everything about it. Its number is not given again.
+
+    409 `version_in_use` while an alias names it, a canary tries it or is compared with it, a
+    running job needs it, or another version was trained from it. Aliases that once named it can no
+    longer be rolled back to it.
+    """
+    try:
+        with transaction() as session:
+            gone = erase.version(session, name, number)
+    except erase.InUse as error:
+        raise Refused(409, "version_in_use", str(error)) from error
+    erase.remove(gone)
 
 
 @router.get("/{name}/aliases", responses=problem_docs(404))

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from selftaught.contracts import PromotionOut
+from selftaught.database.tables import Job
 from selftaught.http import Refused, field_errors
 from selftaught.openapi import problem_response
 from selftaught.registry import UnknownName
@@ -15,6 +16,13 @@ from selftaught.registry import UnknownName
 def not_found(what: str, name: str, param: str | None = None) -> Refused:
     """404 for an id that does not exist."""
     return Refused(404, f"{what}_not_found", f"there is no {what} {name!r}", param=param)
+
+
+def need_data(job: Job) -> None:
+    """410 for the files of a job that were removed by their age."""
+    if job.data_removed_at is not None:
+        detail = f"the files of job {job.id!r} were removed at {job.data_removed_at:%Y-%m-%d %H:%M}"
+        raise Refused(410, "data_removed", detail)
 
 
 def unknown_name(error: UnknownName, param: str) -> Refused:

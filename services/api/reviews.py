@@ -31,10 +31,11 @@ from selftaught.contracts import (
 )
 from selftaught.contracts.reviews import PersonVerdict
 from selftaught.database import transaction
-from selftaught.database.tables import Dataset, Job, ModelVersion, Review, ReviewItem
+from selftaught.database.tables import Job, ModelVersion, Review, ReviewItem
 from selftaught.http import Refused, problem_docs
 from selftaught.ids import new_id
 from selftaught.judging import Verdict, swap
+from selftaught.keeping import holds
 from selftaught.work import pipeline
 from selftaught.work.sources import HELDOUT, PAIRED, TRAFFIC, find_source
 from services.api import problems, views
@@ -74,6 +75,9 @@ def fill_review_queue(
     with transaction() as session:
         version = aliases.get_version(session, name, number)
         against = _against(session, version, body.against)
+        for one in filter(None, (version, against)):
+            if holds.version(session, one.id) is None:  # deleted meanwhile
+                raise problems.not_found("version", one.ref)
         dataset = _need_source(session, version, body.source)
         settings = ReviewSettings(
             version=version.id,
@@ -264,7 +268,7 @@ def _against(session: Session, version: ModelVersion, ref: str | None) -> ModelV
 
 def _need_source(session: Session, version: ModelVersion, source: str) -> str | None:
     """The dataset's id, if the source is one; refuses a source without pairs."""
-    dataset = None if source in (HELDOUT, TRAFFIC) else session.get(Dataset, source)
+    dataset = None if source in (HELDOUT, TRAFFIC) else holds.dataset(session, source)
     if dataset is None and source not in (HELDOUT, TRAFFIC):
         raise problems.not_found("dataset", source, "source")
     if dataset is not None and dataset.kind not in PAIRED:
@@ -316,6 +320,7 @@ def _open_to(version_id: str, reviewer: str) -> Select[str, int]:
         select(ReviewItem.id, func.count().over())
         .where(
             ReviewItem.version_id == version_id,
+            ReviewItem.instruction != "",  # else its texts were removed, by their age
             ~select(Review.item_id).where(of_item, mine, done).exists(),
             ~told,
             others < ReviewItem.overlap,

@@ -114,6 +114,7 @@ def _job(row: Job, newest: int | None, done: int) -> JobOut:
         started_at=row.started_at,
         finished_at=row.finished_at,
         cancel_requested_at=row.cancel_requested_at,
+        data_removed_at=row.data_removed_at,
     )
 
 

@@ -206,6 +206,8 @@ class Judge:
             except SQLAlchemyError as error:
                 logger.warning("versions that are named now are not opened: %s", error)
                 continue
+            if told not in named:
+                self._lookup.forget(told)
             for version_id in named[:KEPT] if told is None else {told} & set(named):
                 try:
                     await self._opened.get(await self._version(version_id))

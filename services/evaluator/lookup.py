@@ -80,8 +80,14 @@ class Lookup:
         if found is None:
             found = Named(await to_thread.run_sync(_resolve, project, ref))
             if pointer.isdigit():
-                self._exact[asked] = found  # a number means the same version forever
+                self._exact[asked] = found  # a number never means another version
         return found
+
+    def forget(self, version_id: str | None) -> None:
+        """A version was deleted, or any may have been: its number means nothing any more."""
+        for asked, named in list(self._exact.items()):
+            if version_id in (None, named.version_id):
+                del self._exact[asked]
 
     async def close(self) -> None:
         """Give the connection back."""

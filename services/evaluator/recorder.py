@@ -14,13 +14,13 @@ from typing import Any
 
 from anyio import to_thread
 from prometheus_client import Counter
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from selftaught.database import transaction
-from selftaught.database.tables import CanaryVerdict, LoggedVerdict
+from selftaught.database.tables import Canary, CanaryVerdict, LoggedVerdict, ModelVersion
 from selftaught.settings import get_settings
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,13 @@ SWEEP = text(
     ) RETURNING id
     """
 )
+
+
+_OF: tuple[tuple[Kind, type[ModelVersion] | type[Canary], str], ...] = (
+    (LoggedVerdict, ModelVersion, "version_id"),
+    (CanaryVerdict, Canary, "canary_id"),
+)
+"""Whose rows they are."""
 
 
 class Recorder:
@@ -117,9 +124,14 @@ class Recorder:
 def _write(rows: list[tuple[Kind, Row]]) -> None:
     """A row that is there already stays: a try that failed at its end may have written it."""
     with transaction() as session:
-        for kind in (LoggedVerdict, CanaryVerdict):
-            if found := [row for mine, row in rows if mine is kind]:
-                session.execute(insert(kind).on_conflict_do_nothing(), found)
+        for kind, of, column in _OF:
+            found = [row for mine, row in rows if mine is kind]
+            ids = {row[column] for row in found}
+            # What was deleted meanwhile must not cost the other rows.
+            named = select(of.id).where(of.id.in_(ids)).order_by(of.id)
+            held = set(session.scalars(named.with_for_update(read=True, key_share=True)))
+            if there := [row for row in found if row[column] in held]:
+                session.execute(insert(kind).on_conflict_do_nothing(), there)
 
 
 def sweep() -> int:

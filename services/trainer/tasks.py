@@ -17,7 +17,16 @@ from selftaught import aliases, artifacts, devices, engines
 from selftaught.artifacts import hash_folder, resolve, sync_folder
 from selftaught.contracts import LOCAL_INFERENCE, TERMINAL, Recipe, State
 from selftaught.database import transaction
-from selftaught.database.tables import Artifact, Chunk, Dataset, Iteration, Job, ModelVersion, Stage
+from selftaught.database.tables import (
+    Artifact,
+    Chunk,
+    Dataset,
+    DeletedVersion,
+    Iteration,
+    Job,
+    ModelVersion,
+    Stage,
+)
 from selftaught.hashing import canonical_sha256, stable_seed
 from selftaught.ids import new_id
 from selftaught.registry import base_model_path, judge_template
@@ -123,7 +132,8 @@ def _base_version(
     _lock_numbers(session, model)
     engine = lineage.get("engine")
     version = session.scalar(
-        select(ModelVersion).where(
+        select(ModelVersion)
+        .where(
             ModelVersion.model == model,
             ModelVersion.sha256 == found["sha256"],
             ModelVersion.path == found["path"],
@@ -132,6 +142,7 @@ def _base_version(
             ModelVersion.lineage["template"] == lineage["template"],
             ModelVersion.lineage["engine"] == engine if engine else true(),
         )
+        .with_for_update(read=True, key_share=True)  # that nobody deletes it meanwhile
     )
     if version is not None:
         return version
@@ -272,7 +283,17 @@ def _add_version(
     session: Session, job: Job, model: str, iteration: int, made: dict[str, Any]
 ) -> ModelVersion:
     """`made`: path, sha256, lineage; of a trained version also its id and base (a version's id)."""
-    last = session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.model == model))
+    last = max(
+        (
+            number
+            for table in (ModelVersion, DeletedVersion)  # a number is given once
+            for number in session.scalars(
+                select(func.max(table.number)).where(table.model == model)
+            )
+            if number is not None
+        ),
+        default=None,
+    )
     version = ModelVersion(
         id=made.get("id") or new_id("ver"),
         model=model,
