@@ -84,7 +84,7 @@ def _platform(home: Path, at_rest: bool = False) -> Iterator[None]:
     What can be said in a sentence ends the command with 1.
     """
     import psycopg
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import OperationalError, ProgrammingError
 
     from selftaught.keeping.backup import BackupError
     from selftaught.keeping.locks import Held
@@ -116,6 +116,9 @@ def _platform(home: Path, at_rest: bool = False) -> Iterator[None]:
             yield
     except (BackupError, Held, StackError, StoreError) as error:
         typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    except ProgrammingError as error:
+        typer.echo(f"not this version's schema ({error.orig}); run: selftaught migrate", err=True)
         raise typer.Exit(1) from None
     except (OperationalError, psycopg.OperationalError) as error:
         typer.echo(f"no database: {getattr(error, 'orig', error)}", err=True)
