@@ -261,8 +261,9 @@ class DeletedVersion(Base):
     """A version that is no more. Its number is never given to another one."""
 
     __tablename__ = "deleted_versions"
-    __table_args__ = (UniqueConstraint("model", "number"),)
+    __table_args__ = (UniqueConstraint("project_id", "model", "number"),)
     id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = _project()
     model: Mapped[str]
     number: Mapped[int]
     sha256: Mapped[str] = mapped_column(doc="Of its weights.")

@@ -26,7 +26,8 @@ def second(servers: Servers) -> str:
     with server.connect() as connection:
         connection.execute(text("CREATE DATABASE second"))
     server.dispose()
-    return url.set(database="second").render_as_string(hide_password=False)
+    second = url.set(database="second").render_as_string(hide_password=False)
+    return second + "?options=-cselftaught.project%3Ddefault"  # as in tests/conftest.py
 
 
 @pytest.fixture
@@ -70,3 +71,4 @@ def empty() -> None:
     tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
     with transaction() as session:
         session.execute(text(f"TRUNCATE {tables} CASCADE"))
+        session.execute(text("INSERT INTO projects (id) VALUES ('default')"))

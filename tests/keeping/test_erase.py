@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, text
 from starlette.testclient import TestClient
 
-from selftaught import aliases, canaries
+from selftaught import aliases, canaries, tenancy
 from selftaught.database import transaction
 from selftaught.database.tables import (
     Alias,
@@ -20,6 +20,7 @@ from selftaught.database.tables import (
     Job,
     LoggedVerdict,
     ModelVersion,
+    Project,
 )
 from selftaught.hashing import canonical_sha256
 from selftaught.ids import new_id
@@ -32,7 +33,7 @@ from services.trainer.tasks import _add_version
 from tests.api.conftest import assert_problem, client
 from tests.api.helpers import add_versions, post_job, upload
 from tests.keeping.test_backup import READERS
-from tests.work.helpers import drain, make_job
+from tests.work.helpers import drain, make_dataset, make_job
 
 __all__ = ["client"]
 
@@ -293,3 +294,23 @@ def test_a_promotion_finds_its_gate_in_the_lineage_once_the_job_is_gone(
     answer = client.post("/v1/models/m/versions/1/promote", json={"prepare": False})
     assert answer.status_code == 409, answer.text
     assert "0.9" in answer.json()["detail"], "0.4 and the margin of the version's recipe"
+
+
+def test_a_project_deletes_nothing_of_another(client: TestClient) -> None:
+    with transaction() as session:
+        session.add(Project(id="red"))
+    with tenancy.inside("red"):
+        add_versions("m", [0])
+        dataset, job_id = make_dataset(2), new_id("job")
+        with transaction() as session:
+            session.add(Job(id=job_id, state="failed", model="m", recipe={}))
+    assert_problem(client.delete(f"/v1/datasets/{dataset}"), 404, "dataset_not_found")
+    assert_problem(client.delete(f"/v1/jobs/{job_id}"), 404, "job_not_found")
+    assert_problem(client.delete("/v1/models/m/versions/0"), 404, "unknown_model")
+    assert rows("datasets") == rows("jobs") == rows("model_versions") == 1
+    with tenancy.inside("red"), transaction() as session:
+        erase.dataset(session, dataset)
+        erase.job(session, job_id)
+        erase.version(session, "m", 0)
+    assert rows("datasets") == rows("jobs") == rows("model_versions") == 0
+    assert rows("deleted_versions", "project_id = 'red'") == 1

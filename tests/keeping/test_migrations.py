@@ -100,7 +100,7 @@ def read_everything(before: dict[str, list[dict[str, Any]]]) -> None:
         paths.append(f"{of}/versions/{version['number']}/reviews/summary")
     for alias in before["aliases"]:
         paths.append(f"/v1/models/{alias['model']}/aliases/{alias['alias']}")
-    with TestClient(create_app(), raise_server_exceptions=False) as client:
+    with TestClient(create_app(), "http://localhost", raise_server_exceptions=False) as client:
         for path in dict.fromkeys(paths):
             answer = client.get(path)
             assert answer.status_code == 200, f"{path}: {answer.text}"
