@@ -21,6 +21,7 @@ from sqlalchemy import make_url, text
 
 from selftaught.database import get_engine, transaction
 from selftaught.inference import EngineRefused, EngineUnavailable, Request, Sampling, open_engine
+from selftaught.registry import UnknownName, resolve_recipe
 from selftaught.settings import Settings, get_settings
 from selftaught.work.kernel import Lease, Result
 from services.api.main import create_app
@@ -208,3 +209,17 @@ def test_a_request_names_no_address_but_a_webhooks() -> None:
     }
     asked = {name for name in fields if not name.split(".")[0].endswith("Out")}
     assert asked == {"WebhookIn.url", "WebhookChange.url"}, fields
+
+
+@pytest.mark.parametrize("address", ["https://evil.example/v1", "//evil.example", "big/../x", ""])
+def test_a_recipe_names_an_operators_endpoint_and_no_address(
+    database: Servers, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("SELFTAUGHT_ENDPOINTS", '{"big": "https://big.example/v1"}')
+    get_settings.cache_clear()
+    recipe = {"name": "r", "base_model": "smallworld", "inference": "big"}
+    assert resolve_recipe(recipe, {}).inference == "big"
+    role = {"base_model": "m", "inference": address}
+    for wrong in ({"inference": address}, {"generator": role}, {"labeller": role}):
+        with pytest.raises(UnknownName, match="unknown inference endpoint"):
+            resolve_recipe(recipe, wrong)
