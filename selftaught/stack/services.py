@@ -22,7 +22,7 @@ def _worker(name: str, queue: str, env: dict[str, str]) -> ProcessSpec:
 def _uvicorn(app: str, port: int, *options: str) -> tuple[str, ...]:
     # Event streams stay open for as long as the client likes: bound what a stop waits for.
     where = ["--host", "127.0.0.1", "--port", str(port), "--timeout-graceful-shutdown", "5"]
-    where.append("--no-server-header")
+    where += ["--no-server-header", "--http", "selftaught.protocol:Http"]
     return (sys.executable, "-m", "uvicorn", app, *where, *options)
 
 
