@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from selftaught.contracts import SelectSettings
-from services.generator.select import select
+from services.generator.select import Digests, select
 
 Rows = list[dict[str, Any]]
 
@@ -233,3 +236,24 @@ def test_the_report_tells_what_was_selected(tmp_path: Path) -> None:
     }
     *_, empty = run_with_report(tmp_path, rows[-1:], SelectSettings())
     assert empty["chars"] is None and empty["languages"] == {}
+
+
+@given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 5), max_size=60))
+def test_digests_are_a_set(numbers: list[int]) -> None:
+    digests, wanted = Digests(), set[int]()
+    for number in numbers:
+        known = max(number, 1)  # 0 is taken for 1
+        assert (number in digests) == (known in wanted)
+        digests.add(number)
+        wanted.add(known)
+    assert len(digests) == len(wanted)
+
+
+def test_digests_grow() -> None:
+    digests = Digests()
+    numbers = [number * 2**54 + 7 for number in range(1000)]  # all want the same place
+    numbers += [int(word) for word in np.random.default_rng(1).integers(1, 2**63, 5000)]
+    for number in numbers:
+        assert number not in digests
+        digests.add(number)
+    assert len(digests) == 6000 and all(number in digests for number in numbers)
