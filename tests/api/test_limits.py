@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
-from selftaught import parquet
+from selftaught import artifacts, parquet
 from selftaught.settings import get_settings
 from services.api import records
 from tests.api.conftest import assert_problem
@@ -265,3 +265,26 @@ def test_what_zlib_says_is_the_reason(tmp_path: Path) -> None:
     with pytest.raises(records.NotGzip) as error:
         records.unpacked(io.BytesIO(broken), 1000, tmp_path)
     assert isinstance(error.value.__cause__, zlib.error)
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(
+    "path", ["../x.jsonl", "a/../../x.jsonl", "/etc/passwd", "datasets/../../x"]
+)
+def test_paths_of_artifacts_stay_in_their_folder(path: str) -> None:
+    with pytest.raises(ValueError, match="leaves its folder"):
+        artifacts.resolve(path)
+    with pytest.raises(ValueError, match="leaves its folder"):
+        artifacts.Writer("dataset", path)
+
+
+@pytest.mark.parametrize("name", ["../../x", "..%2f..%2fx", "%2fetc%2fpasswd", "x%5c..%5cy"])
+def test_names_in_addresses_are_no_paths(client: TestClient, name: str) -> None:
+    for route in ("datasets", "recipes", "templates", "jobs", "models/m/versions"):
+        answer = client.get(f"/v1/{route}/{name}")
+        assert answer.status_code in (404, 422), (route, answer.text)
+    outside = {"base_model": "../models/x", "name": "../../x"}
+    for recipe in (name, outside):
+        answer = client.post("/v1/jobs", json={"dataset": name, "recipe": recipe, "model": name})
+        assert answer.status_code in (404, 422), answer.text
+    assert_nothing_left()
