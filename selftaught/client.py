@@ -52,7 +52,7 @@ class Client:
     def call(self, method: str, path: str, **options: Any) -> Json:
         """Any request; raises ApiError on a 4xx or 5xx answer."""
         response = self._http.request(method, path, **options)
-        body: Json = response.json()
+        body: Json = response.json() if response.content else {}
         if response.is_error:
             raise ApiError(response.status_code, body)
         return body
@@ -87,6 +87,18 @@ class Client:
 
     def job(self, job_id: str) -> Json:
         return self.call("GET", f"/v1/jobs/{job_id}")
+
+    def delete_dataset(self, dataset_id: str) -> None:
+        """Its data; jobs that name it keep its hash."""
+        self.call("DELETE", f"/v1/datasets/{dataset_id}")
+
+    def delete_job(self, job_id: str) -> None:
+        """An ended job with all it made, but its versions."""
+        self.call("DELETE", f"/v1/jobs/{job_id}")
+
+    def delete_version(self, model: str, number: int) -> None:
+        """Its weights and everything about it, unless something needs it."""
+        self.call("DELETE", f"/v1/models/{model}/versions/{number}")
 
     def iterations(self, job_id: str) -> list[Json]:
         """All iterations of a job, in order."""

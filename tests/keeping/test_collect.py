@@ -94,7 +94,7 @@ def end_long_ago(job_id: str, days: float = 1000) -> None:
             {"id": job_id, "d": days},
         )
         session.execute(
-            text("UPDATE chunks SET state = 'succeeded', lock_token = NULL WHERE job_id = :id"),
+            text("UPDATE chunks SET state = 'cancelled' WHERE job_id = :id AND state = 'ready'"),
             {"id": job_id},
         )
 

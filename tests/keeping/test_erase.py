@@ -11,6 +11,7 @@ from sqlalchemy import select, text
 from starlette.testclient import TestClient
 
 from selftaught import aliases, canaries, tenancy
+from selftaught.client import ApiError, Client
 from selftaught.database import transaction
 from selftaught.database.tables import (
     Alias,
@@ -28,10 +29,11 @@ from selftaught.keeping import erase
 from selftaught.keeping.locks import REMOVING, session_lock
 from selftaught.settings import get_settings
 from selftaught.work import pipeline
+from services.api.main import create_app
 from services.evaluator import recorder
 from services.trainer.tasks import _add_version
 from tests.api.conftest import assert_problem, client
-from tests.api.helpers import add_versions, post_job, upload
+from tests.api.helpers import add_versions, post_job, served, upload
 from tests.keeping.test_backup import READERS
 from tests.work.helpers import drain, make_dataset, make_job
 
@@ -314,3 +316,16 @@ def test_a_project_deletes_nothing_of_another(client: TestClient) -> None:
         erase.version(session, "m", 0)
     assert rows("datasets") == rows("jobs") == rows("model_versions") == 0
     assert rows("deleted_versions", "project_id = 'red'") == 1
+
+
+def test_the_client_deletes(database: object) -> None:
+    add_versions("m", [0])
+    dataset, job_id = make_dataset(2), make_job()
+    with served(create_app()) as url, Client(url) as user:
+        with pytest.raises(ApiError, match="is running"):
+            user.delete_job(job_id)
+        user.call("POST", f"/v1/jobs/{job_id}/cancel")
+        user.delete_job(job_id)
+        user.delete_dataset(dataset)
+        user.delete_version("m", 0)
+    assert rows("jobs") == rows("model_versions") == 0 and rows("datasets") == 1
