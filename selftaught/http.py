@@ -410,20 +410,20 @@ def _timely(receive: Receive) -> Receive:
     What comes after the body, a client that leaves, may be waited for as long as one likes.
     """
     idle = get_settings().body_idle_seconds
-    received, started, ended = 0, time.monotonic(), False
+    received, waited, ended = 0, 0.0, False
 
     async def timely() -> Message:
-        nonlocal received, ended
+        nonlocal received, waited, ended
         if ended:
             return await receive()
-        now = time.monotonic()
-        patience = min(idle, started + idle + received / SLOWEST - now)
+        began = time.monotonic()
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(min(idle, idle + received / SLOWEST - waited)):
                 message = await receive()
         except TimeoutError as error:
             detail = f"the body paused for {idle:g} s, or comes at less than {SLOWEST} bytes/s"
             raise Refused(408, "body_timeout", detail, headers={"Connection": "close"}) from error
+        waited += time.monotonic() - began
         received += len(message.get("body", b""))
         ended = not message.get("more_body", False)
         return message

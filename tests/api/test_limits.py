@@ -212,18 +212,22 @@ def test_a_body_that_stops_coming(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, path: str, media: str
 ) -> None:
     monkeypatch.setattr(get_settings(), "body_idle_seconds", 0.05)
-    status, body = asyncio.run(stalling(client, path, media))
-    assert (status, body["code"]) == (408, "body_timeout")
+    for drips in (False, True):
+        status, body = asyncio.run(stalling(client, path, media, drips))
+        assert (status, body["code"]) == (408, "body_timeout")
     assert_nothing_left()
 
 
-async def stalling(client: TestClient, path: str, media: str) -> tuple[int, dict[str, Any]]:
-    """The answer to a request whose body begins, and never goes on."""
+async def stalling(
+    client: TestClient, path: str, media: str, drips: bool
+) -> tuple[int, dict[str, Any]]:
+    """The answer to a request whose body begins, and never goes on, or a byte at a time."""
     pieces, sent = iter([b"word\n"]), []
 
     async def receive() -> dict[str, Any]:
         if (piece := next(pieces, None)) is None:
-            await asyncio.Event().wait()
+            await (asyncio.sleep(0.005) if drips else asyncio.Event().wait())
+            piece = b"x"
         return {"type": "http.request", "body": piece, "more_body": True}
 
     async def send(message: Any) -> None:
