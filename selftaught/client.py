@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 
@@ -16,6 +19,10 @@ from selftaught.sse import Reader
 
 Json = dict[str, Any]
 ENDED = {"succeeded", "failed", "cancelled"}
+PAUSE = 0.25
+"""Seconds before a call is sent again for the first time; then twice as many, and so on."""
+LONGEST_PAUSE = 60.0
+"""Who is told to wait for longer is given the refusal instead."""
 BATCH_ENDED = {"completed", "failed", "cancelled"}
 
 
@@ -31,9 +38,14 @@ class Client:
     """Calls to one gateway, e.g. ``Client("http://127.0.0.1:8080")``.
 
     `key`: the API key to send; default: that of the environment's SELFTAUGHT_API_KEY, if any.
+    `retries`: how often a call is sent again that got no answer, or one that says to try later.
+    Every POST has an Idempotency-Key, so that what it makes is made once all the same.
     """
 
-    def __init__(self, base_url: str, timeout: float = 300.0, key: str | None = None) -> None:
+    def __init__(
+        self, base_url: str, timeout: float = 300.0, key: str | None = None, retries: int = 3
+    ) -> None:
+        self._retries = retries
         key = key or os.environ.get("SELFTAUGHT_API_KEY")
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._http = httpx.Client(base_url=base_url, timeout=timeout, headers=headers)
@@ -50,12 +62,54 @@ class Client:
         self._http.close()
 
     def call(self, method: str, path: str, **options: Any) -> Json:
-        """Any request; raises ApiError on a 4xx or 5xx answer."""
-        response = self._http.request(method, path, **options)
-        body: Json = response.json() if response.content else {}
-        if response.is_error:
-            raise ApiError(response.status_code, body)
-        return body
+        """Any request; raises ApiError on a 4xx or 5xx answer, httpx.TransportError without one."""
+        response = self._send(method, path, self._retries, **options)
+        return _answer(response)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        retries: int,
+        file: BinaryIO | None = None,
+        headers: dict[str, str] | None = None,
+        **options: Any,
+    ) -> httpx.Response:
+        """The answer, after as many tries as it takes; `file` is read anew for each."""
+        once = {"Idempotency-Key": uuid.uuid4().hex} if method == "POST" else {}
+        for tried in itertools.count():
+            if file is not None:
+                file.seek(0)
+            pause = PAUSE * 2**tried
+            try:
+                response = self._http.request(
+                    method, path, headers={**once, **(headers or {})}, **options
+                )
+            except httpx.TransportError as error:
+                # What was deleted by a call whose answer is lost would not be found again.
+                safe = method != "DELETE" or isinstance(error, httpx.ConnectError)
+                slow = isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout)
+                if tried >= retries or slow or not safe:
+                    raise
+            else:
+                wanted = _later(response)
+                if tried >= retries or wanted is None or wanted > LONGEST_PAUSE:
+                    return response
+                pause = max(pause, wanted)
+            time.sleep(pause * random.uniform(1.0, 1.25))
+        raise AssertionError("unreachable")
+
+    def usage(self) -> Json:
+        """What the key's project has used, and how much it may use."""
+        return self.call("GET", "/v1/usage")
+
+    def audit(self, **options: Any) -> Json:
+        """A page of the audit log; `options`: after, limit, key, route, since, ..."""
+        return self.call("GET", "/v1/audit", params=options)
+
+    def limit_project(self, project: str, **limits: int | None) -> Json:
+        """Set limits (fields of `Limits`) of a project; None ends one, others stay."""
+        return self.call("PATCH", f"/v1/projects/{project}", json={"limits": limits})
 
     def create_key(self, name: str, scopes: list[str], **options: Any) -> Json:
         """POST /v1/keys with the fields of `KeyIn`; the answer alone has its secret."""
@@ -77,6 +131,7 @@ class Client:
             return self.call(
                 "POST",
                 "/v1/datasets",
+                file=file,
                 files={"file": (path.name, file)},
                 data={"kind": kind, "name": name or path.stem, **fields},
             )
@@ -284,17 +339,23 @@ class Client:
         """
         if isinstance(pairs, Path):
             with pairs.open("rb") as file:
-                return self._send_batch(file, options)
-        return self._send_batch((json.dumps(pair).encode() + b"\n" for pair in pairs), options)
+                return self._send_batch(file, options, self._retries, file)
+        lines = (json.dumps(pair).encode() + b"\n" for pair in pairs)
+        return self._send_batch(lines, options, 0)  # rows come once only
 
-    def _send_batch(self, content: Iterable[bytes], options: Json) -> Json:
-        return self.call(
+    def _send_batch(
+        self, content: Iterable[bytes], options: Json, retries: int, file: BinaryIO | None = None
+    ) -> Json:
+        response = self._send(
             "POST",
             "/v1/judge/batches",
+            retries,
+            file,
+            {"content-type": "application/x-ndjson"},
             params={name: value for name, value in options.items() if value is not None},
-            headers={"content-type": "application/x-ndjson"},
             content=content,
         )
+        return _answer(response)
 
     def batch(self, batch_id: str) -> Json:
         return self.call("GET", f"/v1/judge/batches/{batch_id}")
@@ -332,6 +393,29 @@ class Client:
             if ended:
                 return
             time.sleep(pause)
+
+
+def _answer(response: httpx.Response) -> Json:
+    try:
+        body: Json = response.json() if response.content else {}
+    except ValueError:
+        if not response.is_error:
+            raise
+        body = {"code": "http_error", "detail": response.reason_phrase}  # not from the gateway
+    if response.is_error:
+        raise ApiError(response.status_code, body)
+    return body
+
+
+def _later(response: httpx.Response) -> float | None:
+    """Seconds after which a call may be sent again; None: it would be answered in the same way."""
+    if response.status_code in (502, 503, 504):
+        wanted = response.headers.get("retry-after", "0")
+    elif response.status_code in (409, 429) and "retry-after" in response.headers:
+        wanted = response.headers["retry-after"]
+    else:
+        return None
+    return float(wanted) if wanted.isdigit() else 0.0
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:

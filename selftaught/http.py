@@ -65,7 +65,16 @@ _DOCS_POLICY = (
 )
 """Of the pages that FastAPI makes from the OpenAPI document; they load their scripts from there."""
 _DOCS_PATHS = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
-_SHOWN_HEADERS = ("ETag", "Link", "Location", "Retry-After", "X-Request-ID")
+_SHOWN_HEADERS = (
+    "ETag",
+    "Idempotency-Replayed",
+    "Link",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Request-ID",
+)
 """What a page of another origin may read beside the body."""
 _ASKED = ("Idempotency-Key", "Last-Event-ID", "X-Request-ID")
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0",
         validation_alias="REDIS_URL",
-        description="REDIS_URL: Redis, which only carries Celery messages.",
+        description="REDIS_URL: Redis, which carries Celery messages and counts requests.",
     )
     open: bool = Field(
         default=False,
@@ -84,6 +84,14 @@ class Settings(BaseSettings):
     )
     verdict_log_days: float = Field(
         default=30.0, gt=0, description="Logged answers older than this are deleted."
+    )
+    audit_days: float = Field(
+        default=365.0,
+        ge=0,
+        description="SELFTAUGHT_AUDIT_DAYS: so long the audit log is kept; 0: for ever.",
+    )
+    idempotency_hours: float = Field(
+        default=24.0, gt=0, description="So long a request with an Idempotency-Key is replayed."
     )
     models_dir: Path | None = Field(
         default=None,

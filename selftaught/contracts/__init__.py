@@ -8,10 +8,12 @@ from selftaught.contracts.access import (
     KeyMade,
     KeyOut,
     KeyRotation,
+    ProjectChange,
     ProjectIn,
     ProjectOut,
     Scope,
 )
+from selftaught.contracts.audit import AuditOut
 from selftaught.contracts.base import (
     TERMINAL,
     Contract,
@@ -80,6 +82,7 @@ from selftaught.contracts.judging import (
     Text,
     VerdictProbability,
 )
+from selftaught.contracts.limits import Limits, Spent, UsageOut
 from selftaught.contracts.models import (
     AliasIn,
     AliasMove,
@@ -165,6 +168,7 @@ __all__ = [
     "AliasMove",
     "AliasOut",
     "Asked",
+    "AuditOut",
     "BatchLine",
     "BatchOptions",
     "BatchOut",
@@ -218,6 +222,7 @@ __all__ = [
     "KeyRotation",
     "LabelSettings",
     "Latency",
+    "Limits",
     "LoraSettings",
     "ManifestOut",
     "ModelOut",
@@ -229,6 +234,7 @@ __all__ = [
     "Prepare",
     "Prepared",
     "Problem",
+    "ProjectChange",
     "ProjectIn",
     "ProjectOut",
     "PromoteIn",
@@ -266,6 +272,7 @@ __all__ = [
     "Scoring",
     "SelectSettings",
     "SourceAgreement",
+    "Spent",
     "StageOut",
     "State",
     "Stratum",
@@ -273,6 +280,7 @@ __all__ = [
     "TemplateOut",
     "Text",
     "TrainSettings",
+    "UsageOut",
     "ValidateSettings",
     "VerdictOut",
     "VerdictProbability",

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from selftaught.contracts.base import Contract, example
+from selftaught.contracts.limits import Limits
 
 Scope = Literal["read", "write", "judge", "promote", "admin"]
 """read: GET. write: datasets, jobs, reviews and all else that is made. judge: ask the judge.
@@ -38,10 +39,28 @@ class ProjectIn(Contract):
 class ProjectOut(BaseModel):
     """A tenant."""
 
-    model_config = example(id="support", created_at="2026-11-27T09:00:00Z")
+    model_config = example(
+        id="support",
+        created_at="2026-11-27T09:00:00Z",
+        limits={
+            "requests_per_minute": 600,
+            "tokens_per_day": None,
+            "gpu_seconds_per_day": None,
+            "stored_bytes": None,
+        },
+    )
 
     id: str = Field(description="Its name.")
     created_at: dt.datetime = Field(description="When it was made.")
+    limits: Limits = Field(description="What it may use.")
+
+
+class ProjectChange(Contract):
+    """PATCH /v1/projects/{id}."""
+
+    model_config = example(limits={"requests_per_minute": 600, "tokens_per_day": None})
+
+    limits: Limits = Field(description="Limits that are named change, null ends one; others stay.")
 
 
 class KeyIn(Contract):

@@ -63,6 +63,7 @@ class Artifact(Base):
     """A file that outlives a stage; published before its row, never changed after."""
 
     __tablename__ = "artifacts"
+    __table_args__ = (Index("artifacts_project", "project_id", postgresql_include=["bytes"]),)
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = _project()
     kind: Mapped[str]
@@ -309,6 +310,59 @@ class ApiKey(Base):
     expires_at: Mapped[dt.datetime | None]
     revoked_at: Mapped[dt.datetime | None]
     last_used_at: Mapped[dt.datetime | None]
+
+
+class Usage(Base):
+    """What a project has used on a day (UTC); see selftaught/usage.py."""
+
+    __tablename__ = "usage"
+    project_id: Mapped[str] = _project(primary_key=True)
+    day: Mapped[dt.date] = mapped_column(primary_key=True)
+    tokens: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    gpu_seconds: Mapped[float] = mapped_column(server_default=text("0"))
+
+
+class Audit(Base):
+    """A request that changes something, written before it is carried out (services/api/audit.py).
+
+    For a project's transactions it is only to be read.
+    """
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("audit_project", "project_id", "id"), Index("audit_at", "at"))
+    id: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[dt.datetime] = _created()
+    project_id: Mapped[str] = _project()
+    key_id: Mapped[str | None]
+    key_name: Mapped[str | None]
+    method: Mapped[str]
+    route: Mapped[str]
+    path: Mapped[str]
+    target: Mapped[str | None] = mapped_column(doc="Location of the answer.")
+    status: Mapped[int | None] = mapped_column(doc="Of the answer; null: not known.")
+    request_id: Mapped[str | None]
+    client: Mapped[str | None]
+
+
+class IdempotencyKey(Base):
+    """A request that is to be carried out once, and what it was answered
+    (services/api/idempotency.py)."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (
+        CheckConstraint(
+            "(status IS NULL) = (fingerprint IS NULL)", name="idempotency_keys_answered"
+        ),
+        Index("idempotency_keys_reserved", "reserved_at"),
+    )
+    project_id: Mapped[str] = _project(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    token: Mapped[str] = mapped_column(doc="Of the request that may answer.")
+    reserved_at: Mapped[dt.datetime] = _created()
+    status: Mapped[int | None] = mapped_column(doc="Null: in flight.")
+    fingerprint: Mapped[str | None] = mapped_column(doc="sha256 of what was asked.")
+    body: Mapped[str | None] = mapped_column(doc="Null: it showed a secret.")
+    location: Mapped[str | None]
 
 
 class Promotion(Base):

@@ -21,6 +21,7 @@ from sqlalchemy import CursorResult, func, select, text, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
+from selftaught import usage
 from selftaught.artifacts import Published, discard
 from selftaught.contracts import Problem, Recipe, State
 from selftaught.database import transaction
@@ -54,6 +55,7 @@ class Result:
     counts: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     artifact: Published | None = None
+    gpu_seconds: float = 0.0  # of devices that it held
     side_artifacts: tuple[Published, ...] = ()  # kept, but not the next stage's input
     extra: dict[str, Any] = field(default_factory=dict)  # for the handler's own apply
 
@@ -205,6 +207,7 @@ def finish(lease: Lease, result: Result, apply: Apply | None = None) -> bool:
             if apply is not None:
                 chunk.metrics = {**result.metrics, **(apply(session, lease, result) or {})}
             pipeline.stage_chunk_done(session, job, chunk.stage_id)
+            _count(session, lease, result)
     if not applied:
         for made in (result.artifact, *result.side_artifacts):
             if made is not None and not _published(made):
@@ -327,6 +330,12 @@ def reap() -> int:
             retry_or_end(session, job, chunk, problem, retry=True)
             reaped += 1
     return reaped
+
+
+def _count(session: Session, lease: Lease, result: Result) -> None:
+    """What the project used for this result: the last row of the transaction to be locked."""
+    tokens = result.counts.get("prompt_tokens", 0) + result.counts.get("tokens", 0)
+    usage.add(session, lease.project, tokens, result.gpu_seconds)
 
 
 def _release(session: Session, lease: Lease, state: State) -> bool:

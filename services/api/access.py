@@ -24,6 +24,7 @@ from selftaught.contracts import Scope
 from selftaught.database import transaction
 from selftaught.http import Refused, problem_docs
 from selftaught.settings import get_settings
+from services.api import around, limits
 
 Rule = Scope | Literal["operator"]
 """The scope that a key needs; `operator`: `admin`, in the first project. Such routes see all."""
@@ -96,6 +97,7 @@ RULES: dict[str, Rule] = {
     "POST /v1/projects": "operator",
     "GET /v1/projects": "operator",
     "GET /v1/projects/{project_id}": "operator",
+    "PATCH /v1/projects/{project_id}": "operator",
     "POST /v1/projects/{project_id}/keys": "operator",
     "POST /v1/webhooks": "admin",
     "GET /v1/webhooks": "admin",
@@ -106,11 +108,13 @@ RULES: dict[str, Rule] = {
     "POST /v1/webhooks/{webhook_id}/test": "admin",
     "GET /v1/webhooks/{webhook_id}/deliveries": "admin",
     "POST /v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver": "admin",
+    "GET /v1/usage": "read",
+    "GET /v1/audit": "admin",
     "GET /metrics": "operator",
 }
 """METHOD path -> rule."""
 
-DOCS = problem_docs(401, 403)
+DOCS = problem_docs(401, 403, 429)
 """OpenAPI `responses` of every route that has a rule."""
 KNOWN_SECONDS = 2.0
 """So long a gateway takes a key to be what it was: a revoked one is good no longer than this."""
@@ -151,7 +155,11 @@ def _look_up(secret: str) -> keys.Caller:
 
 
 async def access(request: Request, given: Given) -> keys.Caller:
-    """Let the request in, as its caller's project, or refuse it (401, 403)."""
+    """Let the request in, as its caller's project, or refuse it (401, 403, 429).
+
+    Beyond its project's rate nothing is done for it; else what changes something is in the audit
+    log, also if it is refused.
+    """
     rule = rule_of(request)
     if given is None:
         caller = _without_key(request)
@@ -160,6 +168,9 @@ async def access(request: Request, given: Given) -> keys.Caller:
             caller = await request.app.state.known_keys.caller(given.credentials)
         except keys.InvalidKey as error:
             raise unauthorised("invalid_key", str(error)) from error
+    request.state.caller = caller
+    await limits.enter(request, caller.project)
+    await around.begin(request, caller)
     _need(caller, rule)
     tenancy.enter(None if rule == "operator" else caller.project)
     return caller

@@ -41,7 +41,9 @@ from selftaught.settings import get_settings
 from selftaught.work import pipeline, planning
 from services.api import bodies, problems, records, views
 from services.api.deps import Cursor, Limit
+from services.api.idempotency import Once, keep
 from services.api.judge import Named
+from services.api.limits import Work, take_room
 
 router = APIRouter(prefix="/v1/judge/batches", tags=["judge"])
 
@@ -83,6 +85,7 @@ class JsonLines(StreamingResponse):
     "",
     status_code=201,
     responses=problem_docs(404, 409, 413, 415, 507),
+    dependencies=[Once, Work],
     openapi_extra={"requestBody": _BODY},
 )
 async def create_batch(
@@ -202,6 +205,7 @@ def _create(
     with bodies.recording(published) as session:
         if holds.version(session, version.id) is None:  # deleted meanwhile
             raise problems.not_found("version", version.ref, "model")
+        take_room(session, published.bytes)
         session.add(Artifact(id=new_id("art"), **asdict(published)))
         job = Job(
             id=batch_id,
@@ -214,7 +218,9 @@ def _create(
         pipeline.start_job(session, job, slices.inputs)
         session.flush()
         session.refresh(job)
-        return views.batches(session, [job])[0]
+        (out,) = views.batches(session, [job])
+        keep(session, out, f"/v1/judge/batches/{out.id}")
+    return out
 
 
 def _rows(lines: BinaryIO) -> records.Items:

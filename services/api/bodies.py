@@ -21,6 +21,7 @@ from selftaught.database.tables import Artifact
 from selftaught.http import Refused, too_large
 from selftaught.settings import get_settings
 from services.api import records
+from services.api.limits import need_room
 
 MAX_ERRORS = 100
 _BATCH = 1 << 20
@@ -54,11 +55,13 @@ async def pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise too_large(limit)
+    need_room(request, int(declared) if declared.isdigit() else 0)
     buffer, received = bytearray(), 0
     async for piece in request.stream():
         received += len(piece)
         if received > limit:
             raise too_large(limit)
+        need_room(request, received)
         buffer += piece
         if len(buffer) >= _BATCH:
             yield bytes(buffer)

@@ -24,6 +24,8 @@ from selftaught.keeping import erase
 from selftaught.settings import get_settings
 from services.api import bodies, problems, records, uploads, views
 from services.api.deps import Cursor, Limit, bad_text
+from services.api.idempotency import Once, keep
+from services.api.limits import Work, take_room
 from services.api.multipart import BadMultipart, FormReader
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -104,7 +106,8 @@ DatasetId = Annotated[
 @router.post(
     "",
     status_code=201,
-    responses=problem_docs(413, 415, 507),
+    responses=problem_docs(409, 413, 415, 507),
+    dependencies=[Once, Work],
     openapi_extra={"requestBody": _BODY},
 )
 async def upload_dataset(
@@ -254,6 +257,7 @@ def _ingest(spool: BinaryIO, form: records.Format, fields: UploadFields) -> Data
             bodies.write_rows(rows, writer.write_all, INVALID)
         published = writer.publish()
     with bodies.recording(published) as session:
+        take_room(session, published.bytes)
         artifact = Artifact(id=new_id("art"), **asdict(published))
         session.add(artifact)
         session.flush()
@@ -267,7 +271,9 @@ def _ingest(spool: BinaryIO, form: records.Format, fields: UploadFields) -> Data
         session.add(row)
         session.flush()
         session.refresh(row)
-        return views.dataset(row, artifact)
+        out = views.dataset(row, artifact)
+        keep(session, out, f"/v1/datasets/{out.id}")
+    return out
 
 
 def _copy_examples(spool: BinaryIO, name: str | None, writer: artifacts.Writer) -> str:

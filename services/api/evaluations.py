@@ -31,6 +31,8 @@ from selftaught.registry import UnknownName, judge_template
 from selftaught.work import pipeline
 from services.api import problems, views
 from services.api.deps import Cursor, Limit, StorableBody
+from services.api.idempotency import Once, keep
+from services.api.limits import Work
 
 router = APIRouter(prefix="/v1/evaluations", tags=["evaluations"])
 
@@ -40,7 +42,12 @@ EvaluationId = Annotated[
 ]
 
 
-@router.post("", status_code=201, responses=problem_docs(404, 409), dependencies=[StorableBody])
+@router.post(
+    "",
+    status_code=201,
+    responses=problem_docs(404, 409),
+    dependencies=[StorableBody, Once, Work],
+)
 def create_evaluation(body: EvaluationIn, response: Response) -> EvaluationOut:
     """Judge a benchmark with a version; its result stands under the id that comes back."""
     with transaction() as session:
@@ -88,7 +95,8 @@ def create_evaluation(body: EvaluationIn, response: Response) -> EvaluationOut:
         session.flush()
         session.refresh(job)
         (out,) = views.evaluations(session, [job])
-    response.headers["Location"] = f"/v1/evaluations/{out.id}"
+        location = response.headers["Location"] = f"/v1/evaluations/{out.id}"
+        keep(session, out, location)
     return out
 
 

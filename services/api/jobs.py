@@ -19,6 +19,8 @@ from selftaught.registry import UnknownName, resolve_recipe
 from selftaught.work import pipeline
 from services.api import problems, views
 from services.api.deps import Cursor, JobId, Limit, StorableBody
+from services.api.idempotency import Once, keep
+from services.api.limits import Work
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -32,7 +34,12 @@ _PARAMS = {
 }
 
 
-@router.post("", status_code=201, responses=problem_docs(404), dependencies=[StorableBody])
+@router.post(
+    "",
+    status_code=201,
+    responses=problem_docs(404, 409),
+    dependencies=[StorableBody, Once, Work],
+)
 def create_job(body: JobIn, response: Response) -> JobOut:
     """Start a job: everything is checked here, nothing is queued if anything is wrong."""
     recipe = _recipe(body)
@@ -53,7 +60,8 @@ def create_job(body: JobIn, response: Response) -> JobOut:
         session.flush()
         session.refresh(job)
         (out,) = views.jobs(session, [job])
-    response.headers["Location"] = f"/v1/jobs/{out.id}"
+        location = response.headers["Location"] = f"/v1/jobs/{out.id}"
+        keep(session, out, location)
     return out
 
 

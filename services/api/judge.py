@@ -35,6 +35,7 @@ from selftaught.http import (
     request_id,
     while_connected,
 )
+from services.api.limits import Call
 
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["judge"])
@@ -236,18 +237,19 @@ for path, hidden in (("/judge", False), ("/v1/judge", True)):
         methods=["POST"],
         name="judge",
         response_model=JudgeOut,
+        dependencies=[Call],
         responses=_DOCS | _EVENTS,
         include_in_schema=not hidden,
     )
 
 
-@router.post("/v1/score", response_model=ResponseScore, responses=_DOCS)
+@router.post("/v1/score", response_model=ResponseScore, responses=_DOCS, dependencies=[Call])
 async def score(request: Request, body: ScoreIn, selftaught_model: Named = None) -> Response:
     """How good is one response, from 0 to 10? The mean of as many samples as votes are asked."""
     return await _ask(request, "/v1/score", body, selftaught_model)
 
 
-@router.post("/v1/rank", response_model=Ranking, responses=_DOCS)
+@router.post("/v1/rank", response_model=Ranking, responses=_DOCS, dependencies=[Call])
 async def rank(request: Request, body: RankIn, selftaught_model: Named = None) -> Response:
     """Rank 2 to 64 responses by comparisons of pairs, all of them judged by one version."""
     return await _ask(request, "/v1/rank", body, selftaught_model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Response
 
 from selftaught import keys
 from selftaught.contracts import KeyIn, KeyMade, KeyOut, KeyRotation, Page
@@ -14,30 +14,35 @@ from selftaught.database.tables import ApiKey
 from selftaught.http import Refused, problem_docs
 from services.api import problems
 from services.api.deps import Cursor, Limit, StorableBody
+from services.api.idempotency import Once, keep
 
 router = APIRouter(prefix="/v1/keys", tags=["access"])
 
 KeyId = Annotated[str, Path(description="A key's id.", examples=["key_019ac5a6b1c2d3e4f5061728"])]
 
 
-@router.post("", status_code=201, responses=problem_docs(409), dependencies=[StorableBody])
-def create_key(body: KeyIn) -> KeyMade:
+@router.post("", status_code=201, responses=problem_docs(409), dependencies=[StorableBody, Once])
+def create_key(body: KeyIn, response: Response) -> KeyMade:
     """Make a key of this project. Its secret is in this answer and nowhere else.
 
     Scopes do not imply each other: `read` is for GET, `write` makes datasets and jobs, `judge` asks
     the judge, `promote` moves aliases, `admin` makes keys. A key's name stands in all records of
-    what it did and is never given to another.
+    what it did and is never given to another. The same request again, with an Idempotency-Key, is
+    answered with 409 `secret_shown_once`.
     """
-    return make(body)
+    return make(body, response)
 
 
-def make(body: KeyIn) -> KeyMade:
+def make(body: KeyIn, response: Response) -> KeyMade:
     """A key of the project that this context is inside. Raises Refused (409)."""
     lifetime = None if body.expires_in_days is None else dt.timedelta(days=body.expires_in_days)
     try:
         with transaction() as session:
             key, secret = keys.create(session, body.name, body.scopes, lifetime)
-            return KeyMade(**_shown(key), secret=secret)
+            made = KeyMade(**_shown(key), secret=secret)
+            location = response.headers["Location"] = f"/v1/keys/{key.id}"
+            keep(session, made, location, secret=True)
+            return made
     except keys.NameTaken as error:
         raise Refused(409, "key_exists", str(error), param="name") from error
 
@@ -52,7 +57,9 @@ def list_keys(after: Cursor = None, limit: Limit = 20) -> Page[KeyOut]:
         )
 
 
-@router.post("/{key_id}/rotate", responses=problem_docs(404, 409), dependencies=[StorableBody])
+@router.post(
+    "/{key_id}/rotate", responses=problem_docs(404, 409), dependencies=[StorableBody, Once]
+)
 def rotate_key(key_id: KeyId, body: KeyRotation) -> KeyMade:
     """Give a key a new secret; the present one stays good for `grace_seconds`.
 
@@ -63,7 +70,9 @@ def rotate_key(key_id: KeyId, body: KeyRotation) -> KeyMade:
             _need(session.get(ApiKey, key_id), key_id)
             grace = dt.timedelta(seconds=body.grace_seconds)
             key, secret = keys.rotate(session, key_id, grace)
-            return KeyMade(**_shown(key), secret=secret)
+            made = KeyMade(**_shown(key), secret=secret)
+            keep(session, made, f"/v1/keys/{key_id}", secret=True)
+            return made
     except keys.InvalidKey as error:
         raise Refused(409, "key_revoked", str(error)) from error
 

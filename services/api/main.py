@@ -14,6 +14,8 @@ from selftaught import http
 from selftaught.settings import get_settings
 from services.api import (
     access,
+    around,
+    audit,
     batches,
     canaries,
     data,
@@ -22,17 +24,21 @@ from services.api import (
     evaluations,
     events,
     health,
+    idempotency,
     iterations,
     jobs,
     judge,
     keys,
+    limits,
     metrics,
     models,
     projects,
     promotions,
+    rates,
     recipes,
     reviews,
     templates,
+    usage,
     verdicts,
     webhooks,
 )
@@ -57,6 +63,8 @@ RESOURCES = (
     keys,
     projects,
     webhooks,
+    usage,
+    audit,
     metrics,
 )
 """All that has rules (access.RULES)."""
@@ -75,7 +83,7 @@ TAGS = {
     "evaluations": "A version on a benchmark, and two of them compared.",
     "reviews": "People look at a version's judgments, blind; how well it agrees with them.",
     "judge": "Which response is better, how good is one, which is the best of many.",
-    "access": "Projects, which see nothing of each other, and the keys to them.",
+    "access": "Projects, which see nothing of each other, their keys, limits and audit log.",
     "webhooks": "Your own addresses, told of events, signed by Standard Webhooks.",
     "operations": "For those who run the platform.",
 }
@@ -101,12 +109,10 @@ def create_app() -> FastAPI:
     registry = CollectorRegistry()
     registry.register(metrics.WorkCollector())
     app.state.registry = registry
-    http.install(
-        app,
-        registry,
-        streaming=frozenset({datasets.router.prefix, batches.router.prefix}),
-        origins=get_settings().cors_origins,
-    )
+    app.add_middleware(around.Around)
+    app.add_exception_handler(idempotency.Replayed, idempotency.on_replayed)
+    app.state.streaming = frozenset({datasets.router.prefix, batches.router.prefix})
+    http.install(app, registry, streaming=app.state.streaming, origins=get_settings().cors_origins)
     routes = [
         route
         for resource in RESOURCES
@@ -115,6 +121,7 @@ def create_app() -> FastAPI:
     ]
     access.check(routes)
     app.state.known_keys = access.KnownKeys()
+    app.state.standings = limits.Standings()
     for resource in RESOURCES:
         app.include_router(
             resource.router, dependencies=[Depends(access.access)], responses=access.DOCS
@@ -127,7 +134,9 @@ def create_app() -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with judge.evaluators(get_settings().evaluator_url) as found:
         app.state.evaluators = found
+        app.state.rates = rates.Rates(get_settings().redis_url)
         yield
+        await app.state.rates.close()
 
 
 def _operation_id(route: APIRoute) -> str:

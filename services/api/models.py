@@ -32,6 +32,8 @@ from selftaught.work import pipeline
 from services.api import problems, promotions, views
 from services.api.access import Caller
 from services.api.deps import LARGEST, Cursor, Limit, Name, Number, StorableBody
+from services.api.idempotency import Once, keep
+from services.api.limits import Work
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -40,7 +42,9 @@ IfMatch = Annotated[str | None, Header(description='The revision you saw, as in 
 IfNoneMatch = Annotated[str | None, Header(description="`*`: only if there is none yet.")]
 
 
-@router.post("", status_code=202, responses=problem_docs(), dependencies=[StorableBody])
+@router.post(
+    "", status_code=202, responses=problem_docs(409), dependencies=[StorableBody, Once, Work]
+)
 def register_model(body: RegistrationIn, response: Response) -> JobOut:
     """Make a base model, as it is, a version; `latest` too if the model has none.
 
@@ -74,7 +78,8 @@ def register_model(body: RegistrationIn, response: Response) -> JobOut:
         session.flush()
         session.refresh(job)
         (out,) = views.jobs(session, [job])
-    response.headers["Location"] = f"/v1/jobs/{out.id}"
+        location = response.headers["Location"] = f"/v1/jobs/{out.id}"
+        keep(session, out, location)
     return out
 
 
@@ -183,7 +188,11 @@ def put_alias(
         return _answer(session, row, response)
 
 
-@router.post("/{name}/aliases/{alias}/rollback", responses=problem_docs(404, 409, 412))
+@router.post(
+    "/{name}/aliases/{alias}/rollback",
+    responses=problem_docs(404, 409, 412),
+    dependencies=[Once],
+)
 def roll_back_alias(
     name: Name, alias: AliasName, response: Response, if_match: IfMatch = None
 ) -> AliasOut:
@@ -191,7 +200,9 @@ def roll_back_alias(
     expected = _revision(if_match)
     with transaction() as session:
         row = aliases.rollback(session, name, alias, expected_revision=expected)
-        return _answer(session, row, response)
+        out = _answer(session, row, response)
+        keep(session, out)
+    return out
 
 
 def _answer(session: Session, row: Alias, response: Response) -> AliasOut:

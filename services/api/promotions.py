@@ -15,6 +15,7 @@ from selftaught.promotions import Asked
 from services.api import problems, views
 from services.api.access import Caller, unauthorised
 from services.api.deps import Cursor, Limit, Name, Number, StorableBody
+from services.api.idempotency import Once, keep
 from services.api.judge import prepare
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -23,7 +24,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 @router.post(
     "/{name}/versions/{number}/promote",
     responses=problem_docs(401, 403, 404) | problems.GATE_REFUSED,
-    dependencies=[StorableBody],
+    dependencies=[StorableBody, Once],
 )
 def promote_version(
     name: Name, number: Number, body: PromoteIn, request: Request, caller: Caller
@@ -71,6 +72,8 @@ def decide(
             session, version, alias, asked, expected_revision=expected_revision
         )
         (out,) = views.promotions(session, [decision])
+        if out.promoted:
+            keep(session, out)
     if not out.promoted:
         raise problems.gate_refused(out)
     return out

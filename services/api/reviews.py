@@ -40,6 +40,8 @@ from selftaught.work import pipeline
 from selftaught.work.sources import HELDOUT, PAIRED, TRAFFIC, find_source
 from services.api import problems, views
 from services.api.deps import Cursor, Limit, Name, Number, StorableBody
+from services.api.idempotency import Once, keep
+from services.api.limits import Work
 
 router = APIRouter(tags=["reviews"])
 
@@ -59,8 +61,8 @@ Item = Annotated[
 @router.post(
     "/v1/models/{name}/versions/{number}/reviews",
     status_code=202,
-    responses=problem_docs(404),
-    dependencies=[StorableBody],
+    responses=problem_docs(404, 409),
+    dependencies=[StorableBody, Once, Work],
 )
 def fill_review_queue(
     name: Name, number: Number, body: ReviewQueueIn, response: Response
@@ -109,7 +111,8 @@ def fill_review_queue(
             session.flush()
             session.refresh(job)
         (out,) = views.jobs(session, [job])
-    response.headers["Location"] = f"/v1/jobs/{out.id}"
+        location = response.headers["Location"] = f"/v1/jobs/{out.id}"
+        keep(session, out, location)
     return out
 
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body, Path, Response
 from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
 
 from selftaught.contracts import Page, TemplateOut
 from selftaught.database import transaction
@@ -16,6 +17,7 @@ from selftaught.http import Refused, field_errors, problem_docs
 from selftaught.judging import Template, load_template, parse_template, template_names
 from services.api import problems
 from services.api.deps import Cursor, Limit, StorableBody
+from services.api.idempotency import Once, keep
 
 router = APIRouter(prefix="/v1/templates", tags=["templates"])
 
@@ -36,7 +38,7 @@ _BODIES = [
 ]
 
 
-@router.post("", status_code=201, responses=problem_docs(409), dependencies=[StorableBody])
+@router.post("", status_code=201, responses=problem_docs(409), dependencies=[StorableBody, Once])
 def create_template(
     body: Annotated[dict[str, Any], Body(examples=_BODIES)], response: Response
 ) -> TemplateOut:
@@ -53,25 +55,17 @@ def create_template(
         detail = f"{errors[0]['field']}: {errors[0]['message']}"
         param = errors[0]["field"]
         raise Refused(422, "invalid_template", detail, param=param, errors=errors) from error
-    if template.name in template_names():
-        known = load_template(template.name).sha256
-    else:
-        row = {
-            "name": template.name,
-            "kind": template.kind,
-            "sha256": template.sha256,
-            "content": template.model_dump(mode="json"),
-        }
-        with transaction() as session:
-            session.execute(insert(StoredTemplate).values(row).on_conflict_do_nothing())
-            known = session.scalars(
-                select(StoredTemplate.sha256).filter_by(name=template.name)
-            ).one()
-    if known != template.sha256:
-        detail = f"there is another template {template.name!r}; choose a new name"
-        raise Refused(409, "template_exists", detail, param="name")
-    response.headers["Location"] = f"/v1/templates/{template.name}"
-    return _out(template)
+    out = _out(template)
+    location = f"/v1/templates/{template.name}"
+    shipped = template.name in template_names()
+    known = load_template(template.name).sha256 if shipped else None
+    with transaction() as session:
+        if (known or _stored(session, template)) != template.sha256:
+            detail = f"there is another template {template.name!r}; choose a new name"
+            raise Refused(409, "template_exists", detail, param="name")
+        keep(session, out, location)
+    response.headers["Location"] = location
+    return out
 
 
 @router.get("", responses=problem_docs())
@@ -95,6 +89,18 @@ def get_template(name: TemplateName) -> TemplateOut:
         if row is None:
             raise problems.not_found("template", name)
         return _out(parse_template(row.content))
+
+
+def _stored(session: Session, template: Template) -> str:
+    """The hash of what has this template's name, which is this one if nothing had it."""
+    row = {
+        "name": template.name,
+        "kind": template.kind,
+        "sha256": template.sha256,
+        "content": template.model_dump(mode="json"),
+    }
+    session.execute(insert(StoredTemplate).values(row).on_conflict_do_nothing())
+    return session.scalars(select(StoredTemplate.sha256).filter_by(name=template.name)).one()
 
 
 def _out(template: Template) -> TemplateOut:

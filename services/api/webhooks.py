@@ -25,6 +25,7 @@ from selftaught.settings import get_settings
 from services.api import problems
 from services.api.access import Caller
 from services.api.deps import Cursor, Limit, StorableBody
+from services.api.idempotency import Once, keep
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
@@ -36,7 +37,7 @@ DeliveryId = Annotated[
 ]
 
 
-@router.post("", status_code=201, responses=problem_docs(409), dependencies=[StorableBody])
+@router.post("", status_code=201, responses=problem_docs(409), dependencies=[StorableBody, Once])
 def create_webhook(body: WebhookIn, caller: Caller) -> WebhookSecretOut:
     """Have an address told of this project's events from now on.
 
@@ -47,6 +48,7 @@ def create_webhook(body: WebhookIn, caller: Caller) -> WebhookSecretOut:
     try:
         with transaction() as session:
             made = webhooks.add(session, caller.project, body.url, body.events, body.description)
+            keep(session, _out(made), f"/v1/webhooks/{made.id}", secret=True)
     except webhooks.TooManyWebhooks as error:
         raise Refused(409, "too_many_webhooks", str(error)) from error
     return _with_secret(made)
@@ -105,7 +107,7 @@ def delete_webhook(webhook_id: WebhookId) -> WebhookOut:
     return out
 
 
-@router.post("/{webhook_id}/rotate-secret", responses=problem_docs(404))
+@router.post("/{webhook_id}/rotate-secret", responses=problem_docs(404, 409), dependencies=[Once])
 def rotate_webhook_secret(webhook_id: WebhookId) -> WebhookSecretOut:
     """Give a webhook a new secret, which this answer alone shows.
 
@@ -114,17 +116,25 @@ def rotate_webhook_secret(webhook_id: WebhookId) -> WebhookSecretOut:
     with transaction() as session:
         webhook = _find(session, webhook_id, change=True)
         webhooks.rotate(session, webhook)
+        keep(session, _out(webhook), f"/v1/webhooks/{webhook_id}", secret=True)
         return _with_secret(webhook)
 
 
-@router.post("/{webhook_id}/test", status_code=202, responses=problem_docs(404, 409))
+@router.post(
+    "/{webhook_id}/test",
+    status_code=202,
+    responses=problem_docs(404, 409),
+    dependencies=[Once],
+)
 def test_webhook(webhook_id: WebhookId) -> WebhookDeliveryOut:
     """Send a `webhook.test` event; what comes of it stands among the deliveries."""
     with transaction() as session:
         webhook = _need_enabled(_find(session, webhook_id, change=True))
         delivery = webhooks.test(session, webhook)
         session.refresh(delivery)
-        return _delivery(delivery)
+        out = _delivery(delivery)
+        keep(session, out)
+    return out
 
 
 @router.get("/{webhook_id}/deliveries", responses=problem_docs(404))
@@ -152,6 +162,7 @@ def list_webhook_deliveries(
     "/{webhook_id}/deliveries/{delivery_id}/redeliver",
     status_code=202,
     responses=problem_docs(404, 409),
+    dependencies=[Once],
 )
 def redeliver_webhook(webhook_id: WebhookId, delivery_id: DeliveryId) -> WebhookDeliveryOut:
     """Send a delivery again, now: the same body under the same webhook-id.
@@ -172,7 +183,9 @@ def redeliver_webhook(webhook_id: WebhookId, delivery_id: DeliveryId) -> Webhook
             delivery.next_at = func.clock_timestamp()
             session.flush()
             session.refresh(delivery)
-        return _delivery(delivery)
+        out = _delivery(delivery)
+        keep(session, out)
+    return out
 
 
 def _find(session: Session, webhook_id: str, change: bool = False) -> Webhook:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter as Counts
 from collections import deque
 from typing import Any
 
@@ -19,6 +20,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from selftaught import usage
 from selftaught.database import transaction
 from selftaught.database.tables import Canary, CanaryVerdict, LoggedVerdict, ModelVersion
 from selftaught.settings import get_settings
@@ -69,6 +71,7 @@ class Recorder:
         )
         self._waiting: deque[tuple[Kind, Row, int]] = deque()
         self._size = 0
+        self._tokens: Counts[str] = Counts()
         self._writing = asyncio.Lock()
 
     def put(self, kind: Kind, row: Row) -> None:
@@ -79,6 +82,10 @@ class Recorder:
             return
         self._waiting.append((kind, row, size))
         self._size += size
+
+    def spend(self, project: str, tokens: int) -> None:
+        """Count tokens that models read and wrote for a project, soon."""
+        self._tokens[project] += tokens
 
     async def run(self) -> None:
         """Write what waits, and delete what is too old, until cancelled."""
@@ -100,6 +107,9 @@ class Recorder:
     async def flush(self) -> None:
         """Write all that waits. Raises one of LOST: it waits on."""
         async with self._writing:
+            if spent := +self._tokens:
+                await to_thread.run_sync(_count, spent)
+                self._tokens -= spent
             while batch := [self._waiting[i] for i in range(min(BATCH, len(self._waiting)))]:
                 try:
                     await to_thread.run_sync(_write, [(kind, row) for kind, row, _ in batch])
@@ -117,8 +127,15 @@ class Recorder:
         try:
             await self.flush()
         except LOST as error:
-            logger.warning("%d rows about verdicts are lost: %s", len(self._waiting), error)
+            tokens, rows = self._tokens.total(), len(self._waiting)
+            logger.warning("%d rows about verdicts, %d tokens are lost: %s", rows, tokens, error)
             self.dropped.inc(len(self._waiting))
+
+
+def _count(spent: Counts[str]) -> None:
+    with transaction() as session:
+        for project, tokens in sorted(spent.items()):  # always in this order: no deadlock
+            usage.add(session, project, tokens)
 
 
 def _write(rows: list[tuple[Kind, Row]]) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import func, select, true
 from sqlalchemy.orm import Session
 
 import selftaught
-from selftaught import aliases, artifacts, devices, engines
+from selftaught import aliases, artifacts, devices, engines, usage
 from selftaught.artifacts import hash_folder, resolve, sync_folder
 from selftaught.contracts import LOCAL_INFERENCE, TERMINAL, Recipe, State
 from selftaught.database import transaction
@@ -180,7 +180,10 @@ def train(lease: Lease) -> Result:
     engines.unwant(lease.job_id)
     try:
         count = lease.recipe.train.devices
-        with devices.held(get_settings().node, count, lease.chunk_id, lease.check) as names:
+        with (
+            devices.held(get_settings().node, count, lease.chunk_id, lease.check) as names,
+            usage.Held(lease.project, count) as held,
+        ):
             made = run_child(spec, work, lease, names)
         sha256 = hash_folder(work / "model")
         (work / "model").rename(versions / version_id)
@@ -200,6 +203,7 @@ def train(lease: Lease) -> Result:
     return Result(
         counts={"train_tokens": made["train_tokens"], "steps": made["steps"]},
         metrics=made,
+        gpu_seconds=held.seconds,
         extra={
             "path": version_id,
             "sha256": sha256,
