@@ -85,14 +85,6 @@ class Settings(BaseSettings):
     verdict_log_days: float = Field(
         default=30.0, gt=0, description="Logged answers older than this are deleted."
     )
-    audit_days: float = Field(
-        default=365.0,
-        ge=0,
-        description="SELFTAUGHT_AUDIT_DAYS: so long the audit log is kept; 0: for ever.",
-    )
-    idempotency_hours: float = Field(
-        default=24.0, gt=0, description="So long a request with an Idempotency-Key is replayed."
-    )
     models_dir: Path | None = Field(
         default=None,
         description="SELFTAUGHT_MODELS_DIR: operator's folder of base models, one subfolder each; "
@@ -202,6 +194,10 @@ class Settings(BaseSettings):
         ge=0,
         description="Texts and comments of a review queue, so long after it was filled; verdicts "
         "stay.",
+    )
+    retain_audit_days: float = Field(default=365.0, ge=0, description="Rows of the audit log.")
+    idempotency_days: float = Field(
+        default=1.0, gt=0, description="So long a request with an Idempotency-Key is replayed."
     )
     retain_checkpoint_days: float = Field(
         default=7.0, ge=0, description="Saved states of a training that did not end."

@@ -57,6 +57,16 @@ ROWS = {
         "FROM canary_verdicts WHERE ctid = ANY(ARRAY(SELECT v.ctid FROM canary_verdicts v"
         f" JOIN canaries c ON c.id = v.canary_id WHERE c.ended_at < {_OLD} LIMIT :batch))",
     ),
+    "audit": (
+        "retain_audit_days",
+        f"FROM audit WHERE ctid = ANY(ARRAY(SELECT ctid FROM audit WHERE at < {_OLD}"
+        " LIMIT :batch))",
+    ),
+    "idempotency keys": (
+        "idempotency_days",
+        "FROM idempotency_keys WHERE ctid = ANY(ARRAY(SELECT ctid FROM idempotency_keys"
+        f" WHERE reserved_at < {_OLD} LIMIT :batch))",
+    ),
 }
 """What -> its setting, and the rows that are too old, at most a batch of them."""
 

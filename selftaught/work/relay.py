@@ -22,7 +22,6 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from selftaught import expiry
 from selftaught.database import transaction
 from selftaught.settings import get_settings
 from selftaught.work.kernel import reap
@@ -30,9 +29,6 @@ from selftaught.work.planning import QUEUES
 from selftaught.work.worker import celery_app, task_name
 
 log = logging.getLogger(__name__)
-
-SWEEP_SECONDS = 600.0
-"""How often old rows are deleted (selftaught/expiry.py)."""
 
 TAKE = text(
     """
@@ -123,7 +119,7 @@ def main() -> None:
     settings = get_settings()
     apps: dict[str, Celery] = {}
     redis = Redis.from_url(settings.redis_url, socket_timeout=5)
-    checked, swept, started = 0.0, -SWEEP_SECONDS, False
+    checked, started = 0.0, False
     log.info("relay ready")
     while not stop.wait(settings.relay_seconds):
         try:
@@ -134,9 +130,6 @@ def main() -> None:
             if time.monotonic() - checked >= min(1.0, settings.rering_seconds):
                 checked = time.monotonic()
                 reap()
-                if time.monotonic() - swept >= SWEEP_SECONDS:
-                    swept = time.monotonic()
-                    expiry.sweep()
                 rering(redis)
         except OperationalError as error:
             log.warning("Postgres is away: %s", error)

@@ -175,7 +175,7 @@ async def on_replayed(_: Request, error: Exception) -> Response:
 
 def _reserve(mine: Reservation) -> Any:
     """Take the key: None; or the row that somebody else has."""
-    age = get_settings().idempotency_hours * 3600
+    age = get_settings().idempotency_days * 86400
     asked = {**mine.names, "age": age, "dead": TAKEN_OVER_SECONDS}
     with transaction() as session:
         if session.execute(_RESERVE, asked).one_or_none() is not None:
