@@ -249,7 +249,7 @@ def is_well(
     """Ended with 0 (one-shot); else said it is ready and, if it has a check, passes it."""
     if start.one_shot:
         return process.poll() == 0
-    if "uvicorn" not in start.command and b" ready" not in log.read_bytes():
+    if "selftaught.serve" not in start.command and b" ready" not in log.read_bytes():
         return False
     if not start.health:
         return True

@@ -22,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from selftaught import stopping
 from selftaught.settings import get_settings
 from selftaught.store import Store, StoreUnavailable, store
 
@@ -58,8 +59,10 @@ class Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._temp.unlink(missing_ok=True)
+        try:
+            self._file.close()  # writes what is left: on a full disk it fails again
+        finally:
+            self._temp.unlink(missing_ok=True)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row as a line of JSON (UTF-8, ended by a newline)."""
@@ -67,6 +70,7 @@ class Writer:
 
     def write_all(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows, a line each. For many small ones faster than :meth:`write`."""
+        stopping.check()
         lines = b"".join([orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows])
         self._file.write(lines)
         self._hash.update(lines)
@@ -86,9 +90,13 @@ class Writer:
         self._file.flush()
         os.fsync(self._file.fileno())
         done = Published(self._kind, self._path, self._hash.hexdigest(), self._bytes, self._rows)
-        _write_manifest(self._final, done)
-        os.replace(self._temp, self._final)
-        sync_folder(self._final.parent)
+        try:
+            _write_manifest(self._final, done)
+            os.replace(self._temp, self._final)
+            sync_folder(self._final.parent)
+        except OSError:
+            _remove_here(self._final)
+            raise
         share(self._final)
         return done
 
@@ -226,8 +234,11 @@ def _remove_here(local: Path) -> None:
 def _write_manifest(final: Path, done: Published) -> None:
     path = final.with_suffix(".manifest.json")
     temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temp.open("wb") as file:
-        file.write(json.dumps(done.__dict__, indent=1).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temp, path)
+    try:
+        with temp.open("wb") as file:
+            file.write(json.dumps(done.__dict__, indent=1).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temp, path)
+    finally:
+        temp.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from selftaught import keeping_cli
+from selftaught.jobs_cli import app as jobs_app
 from selftaught.keys_cli import app as keys_app
 from selftaught.keys_cli import projects
 from selftaught.webhooks_cli import app as webhooks_app
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.add_typer(keys_app, name="keys")
 app.add_typer(webhooks_app, name="webhooks")
 app.add_typer(projects, name="projects")
+app.add_typer(jobs_app, name="jobs")
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 

@@ -155,6 +155,22 @@ class Client:
         """Its weights and everything about it, unless something needs it."""
         self.call("DELETE", f"/v1/models/{model}/versions/{number}")
 
+    def cancel_job(self, job_id: str) -> Json:
+        """Versions that it has published stay."""
+        return self.call("POST", f"/v1/jobs/{job_id}/cancel")
+
+    def pause_job(self, job_id: str) -> Json:
+        """Workers let go of it within seconds; what is finished stays."""
+        return self.call("POST", f"/v1/jobs/{job_id}/pause")
+
+    def resume_job(self, job_id: str) -> Json:
+        """A paused job goes on where it stands."""
+        return self.call("POST", f"/v1/jobs/{job_id}/resume")
+
+    def retry_job(self, job_id: str) -> Json:
+        """A failed job goes on from the stage that failed."""
+        return self.call("POST", f"/v1/jobs/{job_id}/retry")
+
     def iterations(self, job_id: str) -> list[Json]:
         """All iterations of a job, in order."""
         data: list[Json] = self.call("GET", f"/v1/jobs/{job_id}/iterations")["data"]

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, delete, func, select, text
 from sqlalchemy.orm import InstrumentedAttribute
 
+from selftaught import stopping
 from selftaught.contracts import EngineSettings, Problem, Recipe
 from selftaught.database import transaction
 from selftaught.database.tables import (
@@ -110,13 +111,18 @@ def target(version: ModelVersion, folder: Path) -> Target:
 
 
 def want(target: Target, job_id: str = "") -> None:
-    """Say that `target` is asked now, for a job if `job_id` is given."""
+    """Say that `target` is asked now, for a job if `job_id` is given.
+
+    Who works under a lease that is lost (see stopping) wants nothing any more.
+    """
     with transaction() as session:
         session.execute(
             text(
                 "INSERT INTO engine_demands (version_id, job_id, key, spec, adapter, wanted_until) "
-                "VALUES (:version, :job, :key, CAST(:spec AS jsonb), :adapter, "
-                "clock_timestamp() + make_interval(secs => :s)) "
+                "SELECT :version, CAST(:job AS varchar), :key, CAST(:spec AS jsonb), :adapter, "
+                "clock_timestamp() + make_interval(secs => :s) WHERE CAST(:token AS varchar) = '' "
+                "OR EXISTS (SELECT FROM chunks WHERE job_id = CAST(:job AS varchar) "
+                "AND lock_token = CAST(:token AS varchar)) "
                 "ON CONFLICT (version_id, job_id) DO UPDATE SET key = EXCLUDED.key, "
                 "spec = EXCLUDED.spec, adapter = EXCLUDED.adapter, "
                 "wanted_until = EXCLUDED.wanted_until"
@@ -128,6 +134,7 @@ def want(target: Target, job_id: str = "") -> None:
                 "spec": target.spec.model_dump_json(),
                 "adapter": target.adapter,
                 "s": WANTED_SECONDS,
+                "token": stopping.token(),
             },
         )
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import orjson
 
+from selftaught import disk
 from selftaught.settings import get_settings
 
 
@@ -148,6 +149,8 @@ def _errors(key: str, missing: type[StoreError]) -> Iterator[None]:
     except FileNotFoundError as error:
         raise missing(f"{key}: {error}") from error
     except (OSError, BotoCoreError, ClientError, ConnectionBroke) as error:
+        if disk.is_full(error):  # here, not there
+            raise
         raise StoreUnavailable(f"{key}: {type(error).__name__}: {error}") from error
 
 

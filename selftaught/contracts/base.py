@@ -25,6 +25,8 @@ class State(StrEnum):
     PENDING = "pending"
     READY = "ready"
     RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     CANCELLING = "cancelling"
     SUCCEEDED = "succeeded"
     FAILED = "failed"

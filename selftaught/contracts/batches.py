@@ -10,7 +10,9 @@ from pydantic import BaseModel, Field
 from selftaught.contracts.base import Contract, Problem, example
 from selftaught.contracts.judging import ALLOW_TIE, Instructed, JudgeIn, Ruling, Text
 
-BatchState = Literal["in_progress", "completed", "failed", "cancelling", "cancelled"]
+BatchState = Literal[
+    "in_progress", "pausing", "paused", "completed", "failed", "cancelling", "cancelled"
+]
 
 
 class BatchOptions(Contract):
@@ -156,7 +158,7 @@ class BatchOut(BaseModel):
     )
 
     id: str = Field(description="Also the id of its job: events are the job's.")
-    state: BatchState = Field(description="As of OpenAI's batches.")
+    state: BatchState = Field(description="As of OpenAI's batches; also pausing, paused.")
     model: str = Field(description="Exact version that judges every line, name:number.")
     template: str = Field(description="Name of the judge template.")
     template_sha256: str = Field(description="Of the template's content.")

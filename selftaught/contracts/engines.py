@@ -14,7 +14,7 @@ class EngineDeviceOut(BaseModel):
     """A GPU (or the CPU) of a node, and who has it."""
 
     name: str = Field(description="CUDA index, or 'cpu'.")
-    holder: str | None = Field(description="Id of the server, or of the training's chunk.")
+    holder: str | None = Field(description="Id of the server, or <chunk>.<lease> of the training.")
     purpose: Literal["engine", "training"] | None = Field(description="What the holder is.")
 
 

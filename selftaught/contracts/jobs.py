@@ -81,13 +81,17 @@ class JobOut(BaseModel):
         finished_at=None,
         cancel_requested_at=None,
         data_removed_at=None,
+        paused_at=None,
+        retried_at=None,
     )
 
     id: str = Field(description="What its events, iterations and data are found by.")
     kind: JobKind = Field(
         description="'loop': the method; the others belong to models, evaluations and so on."
     )
-    state: State = Field(description="pending, running, cancelling, then how it ended.")
+    state: State = Field(
+        description="pending, running, pausing, paused, cancelling, then how it ended."
+    )
     model: str = Field(description="Name under which its versions are registered.")
     dataset: str | None = Field(description="Id of its dataset; none of a registration.")
     labelled_dataset: str | None = Field(description="Id of the set its versions are scored on.")
@@ -102,6 +106,8 @@ class JobOut(BaseModel):
     data_removed_at: dt.datetime | None = Field(
         None, description="When its files were removed, by their age."
     )
+    paused_at: dt.datetime | None = Field(description="Since when it is paused; null if it is not.")
+    retried_at: dt.datetime | None = Field(description="When it last went on after it had failed.")
 
 
 class EventOut(BaseModel):

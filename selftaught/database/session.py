@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.orm import Session
 
 from selftaught import tenancy
@@ -16,12 +17,15 @@ _CONFINE = text(
     "SELECT set_config('selftaught.project', :project, true), "
     "set_config('role', 'selftaught_tenant', true)"
 )
+IDLE_SECONDS = 30
+"""A transaction in which nothing happens for so long is ended by Postgres: whoever began it was
+frozen, and everybody who waits for its locks goes on. Work never waits inside one."""
 
 
 @lru_cache(maxsize=1)
 def get_engine() -> Engine:
     """The process's connection pool; `pool_pre_ping` survives a restarted Postgres."""
-    return create_engine(
+    engine = create_engine(
         get_settings().database_url,
         pool_pre_ping=True,
         pool_size=10,
@@ -29,6 +33,14 @@ def get_engine() -> Engine:
         hide_parameters=True,  # errors are logged; keys and people's texts must not be
         connect_args={"application_name": f"selftaught-{get_settings().role}"},
     )
+    event.listen(engine, "connect", _bound_transactions)
+    return engine
+
+
+def _bound_transactions(connection: Any, _record: object) -> None:
+    connection.autocommit = True
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+    connection.autocommit = False
 
 
 @contextmanager

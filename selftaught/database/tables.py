@@ -21,7 +21,13 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 JSON = dict[str, Any]
-STATES = "'pending','ready','running','cancelling','succeeded','failed','cancelled'"
+STATES = {
+    "jobs": "'pending','running','pausing','paused','cancelling','succeeded','failed','cancelled'",
+    "iterations": "'running','succeeded','failed','cancelled'",
+    "stages": "'running','succeeded','failed','cancelled'",
+    "chunks": "'ready','running','succeeded','failed','cancelled'",
+}
+"""Which states a table has; work/states.py says which may follow which."""
 
 
 class Base(DeclarativeBase):
@@ -32,7 +38,7 @@ class Base(DeclarativeBase):
 
 
 def _state(name: str) -> CheckConstraint:
-    return CheckConstraint(f"state IN ({STATES})", name=f"{name}_state")
+    return CheckConstraint(f"state IN ({STATES[name]})", name=f"{name}_state")
 
 
 def _created() -> Mapped[dt.datetime]:
@@ -124,6 +130,8 @@ class Job(Base):
     data_removed_at: Mapped[dt.datetime | None] = mapped_column(
         doc="When the files that it made were removed (selftaught.keeping.retention)."
     )
+    paused_at: Mapped[dt.datetime | None] = mapped_column(doc="Null unless it is paused now.")
+    retried_at: Mapped[dt.datetime | None]
 
 
 class StoredTemplate(Base):

@@ -19,6 +19,7 @@ from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from selftaught import stopping
 from selftaught.inference.chat import render_chat
 from selftaught.inference.decoders import (
     ATTENTION,
@@ -86,7 +87,8 @@ class LocalEngine:
         self._max_tokens = cache_bytes // _cache_bytes_per_token(self.model)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
-        """See Engine. A prompt that leaves no room in the model's context is "rejected"."""
+        """See Engine. A prompt that leaves no room in the model's context is "rejected". Work that
+        is called off (see stopping) ends behind a token: Stopped."""
         prompts = self._tokenise(requests)
         results: list[list[Completion]] = [
             [Completion("", "rejected", len(prompt), 0)] * request.n
@@ -94,6 +96,7 @@ class LocalEngine:
         ]
         with self._lock, torch.inference_mode():
             for batch in self._batches(prompts, requests, sampling.max_tokens):
+                stopping.check()
                 texts = self._run(
                     [prompts[i] for i in batch], [requests[i] for i in batch], sampling
                 )
@@ -187,6 +190,7 @@ class LocalEngine:
             running &= ~stops & (limit[rows] > step)
             if not running.any():
                 break
+            stopping.check()
             if running.sum() < _COMPACT_BELOW * len(rows):
                 kept = np.flatnonzero(running)
                 decoder.keep(torch.from_numpy(kept))

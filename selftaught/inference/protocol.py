@@ -85,7 +85,8 @@ class Engine(Protocol):
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
         """`n` completions for each request, in the order of the requests.
 
-        Raises EngineUnavailable (try again later) or EngineRefused (will never work).
+        Raises EngineUnavailable (try again later) or EngineRefused (will never work), and
+        stopping.Stopped in the middle of work that is called off.
         """
         ...
 

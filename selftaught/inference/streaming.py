@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
+from selftaught import stopping
 from selftaught.inference.protocol import (
     Completion,
     Dialogue,
@@ -147,7 +148,8 @@ class StreamingEngine(ABC, Generic[Prompt]):
         """See Engine. Not to be called from a running event loop.
 
         A prompt that the server rejects as such becomes a "rejected" completion. If it rejects all
-        of them, and not for their length, then the set-up is wrong: EngineRefused.
+        of them, and not for their length, then the set-up is wrong: EngineRefused. Work that is
+        called off (see stopping) ends its requests: Stopped.
         """
         asyncio.run(self._converse(dialogues))
 
@@ -158,11 +160,14 @@ class StreamingEngine(ABC, Generic[Prompt]):
         async with self.session() as session:
             call = _Call(session)
             try:
-                async with asyncio.TaskGroup() as group:
-                    for dialogue in dialogues:
-                        await session.window.room()
-                        group.create_task(call.follow(dialogue))
-                        await asyncio.sleep(0)  # it takes its room before the next one looks
+                async with asyncio.TaskGroup() as whole:
+                    watcher = whole.create_task(stopping.called_off())
+                    async with asyncio.TaskGroup() as group:
+                        for dialogue in dialogues:
+                            await session.window.room()
+                            group.create_task(call.follow(dialogue))
+                            await asyncio.sleep(0)  # it takes its room before the next one looks
+                    watcher.cancel()
             except BaseExceptionGroup as errors:
                 raise _first(errors) from None
         call.check()

@@ -270,8 +270,8 @@ def _let_go() -> None:
             chunk.attempt = max(chunk.attempt - 1, 0)
             chunk.lock_token = chunk.lock_owner = chunk.lock_expires_at = None
             session.flush()
-            pipeline.ring(session, chunk)
+            if job.state == State.RUNNING:
+                pipeline.ring(session, chunk)
             said = {"stage": chunk.kind, "chunk": chunk.id, "reason": "restored from a backup"}
             emit(session, job.id, "chunk.returned", said)
-            if job.state == State.CANCELLING:
-                pipeline.close_if_idle(session, job)
+            pipeline.settle(session, job)

@@ -23,7 +23,7 @@ def _uvicorn(app: str, port: int, *options: str) -> tuple[str, ...]:
     # Event streams stay open for as long as the client likes: bound what a stop waits for.
     where = ["--host", "127.0.0.1", "--port", str(port), "--timeout-graceful-shutdown", "5"]
     where += ["--no-server-header", "--http", "selftaught.protocol:Http"]
-    return (sys.executable, "-m", "uvicorn", app, *where, *options)
+    return (sys.executable, "-m", "selftaught.serve", app, *where, *options)
 
 
 def evaluator_names(config: StackConfig) -> list[str]:

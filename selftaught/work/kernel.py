@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from sqlalchemy import CursorResult, func, select, text, update
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from selftaught import usage
@@ -30,6 +30,7 @@ from selftaught.ids import new_id
 from selftaught.settings import get_settings
 from selftaught.work import pipeline
 from selftaught.work.events import emit
+from selftaught.work.states import GOING
 
 log = logging.getLogger(__name__)
 
@@ -85,17 +86,31 @@ class Lease:
         if self.lost.is_set():
             raise LeaseLost(self.chunk_id)
 
+    def confirm(self) -> None:
+        """Ask the database whether the lease is ours, before doing what cannot be undone.
+
+        A process that was frozen does not know; raises LeaseLost.
+        """
+        if not renew(self):
+            self.lost.set()
+        self.check()
+
     def path(self, kind: str) -> str:
         """Where this holder, and no other, writes its artifact."""
         return f"jobs/{self.job_id}/{self.iteration}/{kind}/{self.chunk_id}.{self.token}.jsonl"
 
     def say(self, type_: str, data: dict[str, Any]) -> None:
-        """Tell of progress now, in a transaction of its own.
+        """Tell of progress now, in a transaction of its own; only the lease's holder is heard.
 
         A database that is away for a moment costs the event, never the work it tells of.
         """
         try:
             with transaction() as session:
+                pipeline.lock_job(session, self.job_id)
+                ours = (Chunk.id == self.chunk_id, Chunk.lock_token == self.token)
+                if session.scalar(select(Chunk.id).where(*ours)) is None:
+                    self.lost.set()
+                    return
                 emit(session, self.job_id, type_, {"iteration": self.iteration, **data})
         except DBAPIError as error:
             log.warning("event %s of %s is lost: %s", type_, self.chunk_id, error)
@@ -117,13 +132,9 @@ def claim(chunk_id: str, owner: str) -> Lease | None:
         chunk.attempt += 1
         chunk.lock_token = secrets.token_hex(8)
         chunk.lock_owner = owner
-        chunk.started_at = pipeline.now()
-        stage.started_at = stage.started_at or chunk.started_at
-        session.flush()
-        session.execute(
-            text("UPDATE chunks SET lock_expires_at = clock_timestamp() + :s WHERE id = :id"),
-            {"s": _lease_time(), "id": chunk.id},
-        )
+        chunk.started_at = pipeline.NOW
+        chunk.lock_expires_at = pipeline.NOW + _lease_time()
+        stage.started_at = func.coalesce(Stage.started_at, pipeline.NOW)
         return Lease(
             chunk_id=chunk.id,
             token=chunk.lock_token,
@@ -160,7 +171,7 @@ class Heartbeat:
         while not self._stop.wait(settings.heartbeat_seconds):
             try:
                 alive = renew(self._lease)
-            except DBAPIError as error:  # Postgres restarts: the lease outlives a short one
+            except SQLAlchemyError as error:  # Postgres restarts: the lease outlives a short one
                 log.warning("heartbeat of %s failed: %s", self._lease.chunk_id, error)
                 alive = time.monotonic() - renewed < settings.lease_seconds
             else:
@@ -196,7 +207,7 @@ def finish(lease: Lease, result: Result, apply: Apply | None = None) -> bool:
     """
     with transaction() as session:
         job = pipeline.lock_job(session, lease.job_id)
-        applied = job.state == State.RUNNING and _release(session, lease, State.SUCCEEDED)
+        applied = job.state in GOING and _release(session, lease)
         if applied:
             chunk = session.get_one(Chunk, lease.chunk_id, populate_existing=True)
             chunk.counts, chunk.metrics = result.counts, result.metrics
@@ -207,12 +218,13 @@ def finish(lease: Lease, result: Result, apply: Apply | None = None) -> bool:
             if apply is not None:
                 chunk.metrics = {**result.metrics, **(apply(session, lease, result) or {})}
             pipeline.stage_chunk_done(session, job, chunk.stage_id)
+            pipeline.settle(session, job)
             _count(session, lease, result)
     if not applied:
         for made in (result.artifact, *result.side_artifacts):
             if made is not None and not _published(made):
                 discard(made)
-        give_up(lease)
+        let_go(lease)
     return applied
 
 
@@ -224,36 +236,37 @@ def publish(lease: Lease, result: Result, apply: Apply | None = None) -> bool:
     while True:
         try:
             return finish(lease, result, apply)
-        except OperationalError as error:
+        except (OperationalError, InternalError) as error:
             log.warning("result of %s cannot be published yet: %s", lease.chunk_id, error)
             if lease.lost.wait(1.0):
                 raise LeaseLost(lease.chunk_id) from error
 
 
-def hand_back(lease: Lease) -> None:
-    """Return a chunk that a stopping worker holds: ready at once, and not counted as an attempt."""
+def let_go(lease: Lease, reason: str = "its holder let it go") -> None:
+    """Give a chunk back unfinished: ready at once, and not counted as an attempt.
+
+    So do a worker that is told to stop, and one whose job is paused or cancelled (whose chunk then
+    ends). Nothing happens to a chunk that the lease does not hold any more.
+    """
     with transaction() as session:
         job = pipeline.lock_job(session, lease.job_id)
         chunk = session.get_one(Chunk, lease.chunk_id, populate_existing=True)
-        if chunk.lock_token != lease.token or job.state != State.RUNNING:
-            return
-        chunk.state = State.READY
-        chunk.attempt -= 1
-        chunk.lock_token = chunk.lock_owner = chunk.lock_expires_at = None
-        session.flush()
-        pipeline.ring(session, chunk)
-        said = {"stage": chunk.kind, "chunk": chunk.id, "reason": "its worker is stopping"}
-        emit(session, job.id, "chunk.returned", said)
+        if chunk.lock_token == lease.token:
+            chunk.lock_token = chunk.lock_owner = chunk.lock_expires_at = None
+            if job.state in GOING:
+                chunk.state = State.READY
+                chunk.attempt -= 1
+                if job.state == State.RUNNING:
+                    pipeline.ring(session, chunk)
+                else:
+                    reason = "its job is paused"
+                said = {"stage": chunk.kind, "chunk": chunk.id, "reason": reason}
+                emit(session, job.id, "chunk.returned", said)
+            else:
+                chunk.state = State.CANCELLED
+                chunk.finished_at = pipeline.NOW
+            pipeline.settle(session, job)
     lease.lost.set()
-
-
-def give_up(lease: Lease) -> None:
-    """Let go of a chunk whose job was cancelled or has failed, so that the job can close."""
-    with transaction() as session:
-        job = pipeline.lock_job(session, lease.job_id)
-        ended = job.state != State.RUNNING and _release(session, lease, State.CANCELLED)
-        if ended and job.state == State.CANCELLING:
-            pipeline.close_if_idle(session, job)
 
 
 def fail(lease: Lease, problem: Problem, *, retry: bool, delay: float = 0.0) -> None:
@@ -276,30 +289,32 @@ def retry_or_end(
     body = problem.model_dump(exclude_none=True)
     chunk.lock_token = chunk.lock_owner = chunk.lock_expires_at = None
     chunk.error = body
-    if job.state != State.RUNNING:
+    if job.state not in GOING:
         chunk.state = State.CANCELLED
-        session.flush()
-        if job.state == State.CANCELLING:
-            pipeline.close_if_idle(session, job)
+        chunk.finished_at = pipeline.NOW
+        pipeline.settle(session, job)
         return
     said = {"stage": chunk.kind, "chunk": chunk.id, "attempt": chunk.attempt, "error": body}
     if retry and chunk.attempt < get_settings().max_attempts:
         chunk.state = State.READY
         if delay:
             said["delay_seconds"] = delay
-        session.flush()
-        pipeline.ring(session, chunk, delay)
+        if job.state == State.RUNNING:
+            pipeline.ring(session, chunk, delay)
         emit(session, job.id, "chunk.requeued", said)
+        pipeline.settle(session, job)
         return
     chunk.state = State.FAILED
-    chunk.finished_at = pipeline.now()
-    session.flush()
+    chunk.finished_at = pipeline.NOW
     emit(session, job.id, "chunk.failed", said)
     pipeline.fail_job(session, job, body)
 
 
 def reap() -> int:
-    """Requeue or end chunks whose lease ran out; returns how many."""
+    """Requeue or end chunks whose lease ran out; returns how many.
+
+    Those of a job that somebody else is changing at this moment wait for the next time.
+    """
     with transaction() as session:
         expired = session.execute(
             select(Chunk.id, Chunk.job_id).where(
@@ -309,7 +324,12 @@ def reap() -> int:
     reaped = 0
     for chunk_id, job_id in expired:
         with transaction() as session:
-            job = pipeline.lock_job(session, job_id)
+            # One that somebody holds, perhaps a frozen process, must not keep others waiting.
+            job = session.scalar(
+                select(Job).where(Job.id == job_id).with_for_update(skip_locked=True)
+            )
+            if job is None:
+                continue
             chunk = session.scalar(
                 select(Chunk)
                 .where(
@@ -338,13 +358,13 @@ def _count(session: Session, lease: Lease, result: Result) -> None:
     usage.add(session, lease.project, tokens, result.gpu_seconds)
 
 
-def _release(session: Session, lease: Lease, state: State) -> bool:
-    """The guard: give up the lease only if it is still ours."""
+def _release(session: Session, lease: Lease) -> bool:
+    """The guard: the chunk has succeeded only if its lease is still ours."""
     result = session.execute(
         update(Chunk)
         .where(Chunk.id == lease.chunk_id, Chunk.lock_token == lease.token)
         .values(
-            state=state,
+            state=State.SUCCEEDED,
             lock_token=None,
             lock_owner=None,
             lock_expires_at=None,

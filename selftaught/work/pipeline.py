@@ -10,11 +10,22 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, cast, func, insert, select, true, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from selftaught.contracts import TERMINAL, Recipe, State
-from selftaught.database.tables import Chunk, Iteration, Job, Outbox, Stage
+from selftaught.database.tables import Chunk, EngineDemand, Iteration, Job, Outbox, Stage
 from selftaught.ids import new_id
 from selftaught.work.events import emit
 from selftaught.work.planning import QUEUES, Inputs, nothing_left, plan, stages
@@ -22,8 +33,8 @@ from selftaught.work.planning import QUEUES, Inputs, nothing_left, plan, stages
 ANNOUNCED = 32  # chunks of a stage that are announced before any is done
 
 
-def now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)
+NOW = func.clock_timestamp()
+"""Postgres's clock: hosts may disagree about theirs."""
 
 
 def start_job(session: Session, job: Job, inputs: Inputs | None = None) -> None:
@@ -34,24 +45,8 @@ def start_job(session: Session, job: Job, inputs: Inputs | None = None) -> None:
     session.flush()
     emit(session, job.id, "job.created", {"model": job.model, "recipe": job.recipe["name"]})
     job.state = State.RUNNING
-    job.started_at = now()
+    job.started_at = NOW
     _start_iteration(session, job, 0, inputs)
-
-
-def cancel_job(session: Session, job_id: str) -> bool:
-    """Ask a job to stop; False if it had already ended. Published versions stay.
-
-    Waiting chunks end at once; running ones see it at their next heartbeat and step boundary.
-    """
-    job = lock_job(session, job_id)
-    if job.state in TERMINAL:
-        return False
-    if job.state != State.CANCELLING:
-        job.state = State.CANCELLING
-        job.cancel_requested_at = now()
-        emit(session, job.id, "job.cancelling")
-    close_if_idle(session, job)
-    return True
 
 
 def lock_job(session: Session, job_id: str) -> Job:
@@ -82,7 +77,7 @@ def stage_chunk_done(session: Session, job: Job, stage_id: str) -> None:
             select(Chunk.metrics).where(Chunk.stage_id == stage.id)
         ).one()
     stage.state = State.SUCCEEDED
-    stage.finished_at = now()
+    stage.finished_at = NOW
     iteration = session.get_one(Iteration, stage.iteration_id)
     emit(
         session,
@@ -103,22 +98,58 @@ def fail_job(session: Session, job: Job, error: dict[str, Any]) -> None:
         return
     job.state = State.FAILED
     job.error = error
-    job.finished_at = now()
+    job.finished_at = NOW
     _close_open_rows(session, job, State.FAILED)
+    _ask_nothing(session, job)
     emit(session, job.id, "job.failed", error)
 
 
-def close_if_idle(session: Session, job: Job) -> None:
-    """End a cancelling job once none of its chunks is running."""
-    _end_ready_chunks(session, job)
+def settle(session: Session, job: Job) -> None:
+    """End a cancelling job, and stop a pausing one, once none of its chunks is running."""
+    if job.state == State.CANCELLING:
+        _end_chunks(session, job, State.READY)
+    elif job.state != State.PAUSING:
+        return
+    session.flush()
     running = session.scalar(
         select(func.count()).where(Chunk.job_id == job.id, Chunk.state == State.RUNNING)
     )
-    if running == 0:
-        job.state = State.CANCELLED
-        job.finished_at = now()
-        _close_open_rows(session, job, State.CANCELLED)
-        emit(session, job.id, "job.cancelled")
+    if running:
+        return
+    _ask_nothing(session, job)
+    if job.state == State.PAUSING:
+        job.state = State.PAUSED
+        job.paused_at = NOW
+        emit(session, job.id, "job.paused")
+        return
+    job.state = State.CANCELLED
+    job.finished_at = NOW
+    _close_open_rows(session, job, State.CANCELLED)
+    emit(session, job.id, "job.cancelled")
+
+
+def _ask_nothing(session: Session, job: Job) -> None:
+    """No engine is started or kept for a job that stands still (see selftaught.engines)."""
+    session.execute(delete(EngineDemand).where(EngineDemand.job_id == job.id))
+
+
+def announce_again(session: Session, job: Job) -> None:
+    """Ring the ready chunks of a job that stood still: what was sent meanwhile found it so.
+
+    Of each stage as many as were announced by then (:func:`_announce`).
+    """
+    waiting = (
+        select(Chunk.id, Chunk.queue)
+        .join(Stage, Stage.id == Chunk.stage_id)
+        .where(
+            Chunk.job_id == job.id,
+            Chunk.state == State.READY,
+            Chunk.position < Stage.chunks_done + ANNOUNCED,
+            ~exists().where(Outbox.chunk_id == Chunk.id),
+        )
+        .order_by(Chunk.position)
+    )
+    session.execute(insert(Outbox).from_select(["chunk_id", "queue"], waiting))
 
 
 def ring(session: Session, chunk: Chunk, delay: float = 0.0) -> None:
@@ -154,7 +185,7 @@ def chunk_counts(session: Session, stage_ids: Sequence[str]) -> dict[str, dict[s
 
 def _start_iteration(session: Session, job: Job, number: int, inputs: Inputs | None = None) -> None:
     iteration = Iteration(
-        id=new_id("it"), job_id=job.id, number=number, state=State.RUNNING, started_at=now()
+        id=new_id("it"), job_id=job.id, number=number, state=State.RUNNING, started_at=NOW
     )
     session.add(iteration)
     session.flush()
@@ -225,35 +256,49 @@ def _chunk_id(stage: Stage, position: int) -> str:
 
 def _finish_iteration(session: Session, job: Job, iteration: Iteration) -> None:
     iteration.state = State.SUCCEEDED
-    iteration.finished_at = now()
+    iteration.finished_at = NOW
     emit(session, job.id, "iteration.succeeded", {"iteration": iteration.number})
     if job.kind == "loop" and iteration.number < Recipe.model_validate(job.recipe).iterations:
         _start_iteration(session, job, iteration.number + 1)
         return
     job.state = State.SUCCEEDED
-    job.finished_at = now()
+    job.finished_at = NOW
     emit(session, job.id, "job.succeeded")
 
 
-def _end_ready_chunks(session: Session, job: Job) -> None:
-    waiting = (Chunk.job_id == job.id, Chunk.state == State.READY)
-    # Locked in the relay's order, which takes no job's lock, so that the two cannot deadlock.
-    session.execute(select(Chunk.id).where(*waiting).order_by(Chunk.id).with_for_update())
+def lock_chunks(session: Session, *which: ColumnElement[bool]) -> list[str]:
+    """Ids of chunks, locked in the relay's order, which takes no job's lock: so none deadlock."""
+    return list(
+        session.scalars(select(Chunk.id).where(*which).order_by(Chunk.id).with_for_update())
+    )
+
+
+def _end_chunks(session: Session, job: Job, *states: State) -> None:
+    """Cancel the job's chunks in these states; who holds one finds its token gone."""
+    which = (Chunk.job_id == job.id, Chunk.state.in_(states))
+    lock_chunks(session, *which)
     session.execute(
         update(Chunk)
-        .where(*waiting)
-        .values(state=State.CANCELLED, finished_at=now())
+        .where(*which)
+        .values(
+            state=State.CANCELLED,
+            lock_token=None,
+            lock_owner=None,
+            lock_expires_at=None,
+            finished_at=NOW,
+        )
         .execution_options(synchronize_session=False)
     )
 
 
 def _close_open_rows(session: Session, job: Job, state: State) -> None:
     """Give every open row of an ended job its final state."""
-    _end_ready_chunks(session, job)
+    session.flush()
+    _end_chunks(session, job, State.READY, State.RUNNING)
     for table in (Stage, Iteration):
         session.execute(
             update(table)
             .where(table.job_id == job.id, table.state == State.RUNNING)
-            .values(state=state, finished_at=now())
+            .values(state=state, finished_at=NOW)
             .execution_options(synchronize_session=False)
         )

@@ -20,7 +20,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InternalError, OperationalError
 
 from selftaught.database import transaction
 from selftaught.settings import get_settings
@@ -50,6 +50,7 @@ RERING = text(
     INSERT INTO outbox (chunk_id, queue)
     SELECT id, queue FROM chunks
     WHERE state = 'ready' AND queue = ANY(:queues)
+      AND EXISTS (SELECT FROM jobs WHERE jobs.id = chunks.job_id AND jobs.state = 'running')
       AND rung_at < clock_timestamp() - make_interval(secs => :age)
       AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.chunk_id = chunks.id)
     ORDER BY created_at, position
@@ -60,6 +61,7 @@ FIRST_RING = text(
     INSERT INTO outbox (chunk_id, queue)
     SELECT id, queue FROM chunks
     WHERE state = 'ready' AND queue = ANY(:queues) AND rung_at IS NULL
+      AND EXISTS (SELECT FROM jobs WHERE jobs.id = chunks.job_id AND jobs.state = 'running')
       AND created_at < clock_timestamp() - make_interval(secs => :age)
       AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.chunk_id = chunks.id)
     ORDER BY created_at, position LIMIT 32
@@ -131,7 +133,7 @@ def main() -> None:
                 checked = time.monotonic()
                 reap()
                 rering(redis)
-        except OperationalError as error:
+        except (OperationalError, InternalError) as error:
             log.warning("Postgres is away: %s", error)
             stop.wait(1.0)
         except RedisError as error:

@@ -17,10 +17,11 @@ from typing import Literal
 
 from celery import Celery
 from celery.signals import worker_shutting_down
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InternalError, OperationalError
 
-from selftaught import tenancy
+from selftaught import disk, stopping, tenancy
 from selftaught.contracts import Problem
+from selftaught.inference.factory import close_engines
 from selftaught.inference.protocol import (
     EngineFailed,
     EngineRefused,
@@ -38,17 +39,19 @@ from selftaught.work.kernel import (
     Result,
     claim,
     fail,
-    give_up,
-    hand_back,
+    let_go,
     publish,
 )
 
 log = logging.getLogger(__name__)
 
-ENDPOINT_DELAY = 60.0
-"""Seconds before a chunk is tried again whose endpoint, or the artifact store, was away; four times
-as long each time."""
+AWAY_DELAY = 60.0
+"""Seconds before a chunk is tried again whose endpoint or artifact store was away, or for whose
+files there was no room; four times as long each time."""
 
+STOPPING = "its worker is stopping"
+
+_stopping = False
 _held: Lease | None = None  # what this process works on: one chunk at a time (solo pool)
 
 
@@ -115,22 +118,27 @@ def _work(lease: Lease, handlers: Mapping[str, Handler]) -> bool:
     global _held
     chunk_id = lease.chunk_id
     _held = lease
+    if _stopping:  # told to stop before the chunk was ours: the message has to be sent again
+        let_go(lease, STOPPING)
+        return False
     # What is loaded by now stays: the collector need not walk over torch and all again and again
     # while a chunk makes many small objects (it took a sixth of a judging worker's time).
     gc.collect()
     gc.freeze()
     handler = handlers[lease.kind]
     result: Result | None = None
-    applied = False
+    applied = called_off = False
     try:
         with Heartbeat(lease):
-            result = handler.run(lease)
+            with stopping.under(lease.lost, lease.token):
+                result = handler.run(lease)
             applied = publish(lease, result, handler.apply)
         log.info("%s %s %s", lease.kind, chunk_id, "applied" if applied else "discarded")
         return applied
-    except LeaseLost:
+    except (LeaseLost, stopping.Stopped):
         log.warning("%s %s: lease lost or job ended", lease.kind, chunk_id)
-        give_up(lease)
+        let_go(lease)
+        called_off = True
     except JobFailure as failure:
         log.error("%s %s: %s", lease.kind, chunk_id, failure)
         fail(lease, failure.problem, retry=False)
@@ -147,17 +155,22 @@ def _work(lease: Lease, handlers: Mapping[str, Handler]) -> bool:
     except EngineUnavailable as error:
         log.error("%s %s: endpoint unavailable: %s", lease.kind, chunk_id, error)
         problem = _problem("endpoint_unavailable", "The endpoint is away", error, "system")
-        fail(lease, problem, retry=True, delay=ENDPOINT_DELAY * 4 ** (lease.attempt - 1))
+        fail(lease, problem, retry=True, delay=AWAY_DELAY * 4 ** (lease.attempt - 1))
     except StoreError as error:
         log.error("%s %s: %s: %s", lease.kind, chunk_id, error.title, error)
         away = isinstance(error, StoreUnavailable)
         problem = _problem(error.code, error.title, error, "system")
-        delay = ENDPOINT_DELAY * 4 ** (lease.attempt - 1) if away else 0.0
+        delay = AWAY_DELAY * 4 ** (lease.attempt - 1) if away else 0.0
         fail(lease, problem, retry=away, delay=delay)
-    except OperationalError:
+    except (OperationalError, InternalError):
         raise  # Postgres is away: nothing can be reported; the lease runs out and is reaped
     except Exception as error:
         log.exception("%s %s failed", lease.kind, chunk_id)
+        if disk.is_full(error):
+            problem = _problem("storage_full", "There is no room for a file", error, "system")
+            delay = AWAY_DELAY * 4 ** (lease.attempt - 1)
+            fail(lease, problem, retry=True, delay=delay)
+            return False
         told = RuntimeError(f"{type(error).__name__}: {error}")
         problem = _problem("internal_error", "A worker's step failed", told, "system")
         fail(lease, problem, retry=True)
@@ -165,6 +178,9 @@ def _work(lease: Lease, handlers: Mapping[str, Handler]) -> bool:
         _held = None
         if result is not None and not applied:
             handler.undo(result)
+        if called_off:  # who cancels or pauses a job wants the GPU's memory, too
+            close_engines()
+            gc.collect()
     return False
 
 
@@ -174,8 +190,10 @@ def _on_shutdown(**_: object) -> None:
 
     In a thread, because the signal interrupts whatever the main thread does, transactions too.
     """
+    global _stopping
+    _stopping = True
     if _held is not None:
-        threading.Thread(target=hand_back, args=[_held], name="hand-back").start()
+        threading.Thread(target=let_go, args=[_held, STOPPING], name="let-go").start()
 
 
 def _problem(

@@ -38,7 +38,7 @@ from selftaught.judging import JudgeTemplate
 from selftaught.keeping import holds
 from selftaught.registry import UnknownName, judge_template
 from selftaught.settings import get_settings
-from selftaught.work import pipeline, planning
+from selftaught.work import control, pipeline, planning
 from services.api import bodies, problems, records, views
 from services.api.deps import Cursor, Limit
 from services.api.idempotency import Once, keep
@@ -137,9 +137,12 @@ def cancel_batch(batch_id: BatchId) -> BatchOut:
     """Ask a batch to stop; results that it has stay. Asking again changes nothing."""
     with transaction() as session:
         job = _find(session, batch_id)
-        if not pipeline.cancel_job(session, batch_id):
+        try:
+            control.cancel_job(session, batch_id)
+        except control.JobRefuses as refusal:
             (out,) = views.batches(session, [job])
-            raise Refused(409, "batch_finished", f"batch {batch_id!r} has already {out.state}")
+            detail = f"batch {batch_id!r} has already {out.state}"
+            raise Refused(409, "batch_finished", detail) from refusal
         session.flush()
         session.refresh(job)
         return views.batches(session, [job])[0]

@@ -1,7 +1,9 @@
-"""Jobs: post one, watch it, cancel it."""
+"""Jobs: post one, watch it; cancel, pause, resume, retry it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -9,6 +11,7 @@ from pydantic import ValidationError
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
+from selftaught import reviews
 from selftaught.contracts import JobIn, JobKind, JobOut, Page, Recipe, State
 from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Job
@@ -16,7 +19,7 @@ from selftaught.http import Refused, problem_docs
 from selftaught.ids import new_id
 from selftaught.keeping import erase, holds
 from selftaught.registry import UnknownName, resolve_recipe
-from selftaught.work import pipeline
+from selftaught.work import control, pipeline
 from services.api import problems, views
 from services.api.deps import Cursor, JobId, Limit, StorableBody
 from services.api.idempotency import Once, keep
@@ -98,10 +101,41 @@ def get_job(job_id: JobId) -> JobOut:
 @router.post("/{job_id}/cancel", status_code=202, responses=problem_docs(404, 409))
 def cancel_job(job_id: JobId) -> JobOut:
     """Ask a job to stop; versions it has published stay. Asking again changes nothing."""
+    return _controlled(job_id, control.cancel_job)
+
+
+@router.post("/{job_id}/pause", status_code=202, responses=problem_docs(404, 409))
+def pause_job(job_id: JobId) -> JobOut:
+    """Ask a job to stand still: workers let go of it within seconds, and what is finished stays.
+
+    It is `pausing`, and `paused` once nobody works on it; a training keeps its last saved state.
+    Asking again changes nothing.
+    """
+    return _controlled(job_id, control.pause_job)
+
+
+@router.post("/{job_id}/resume", status_code=202, responses=problem_docs(404, 409))
+def resume_job(job_id: JobId) -> JobOut:
+    """Let a paused job go on where it stands. A job that is going on is left alone."""
+    return _controlled(job_id, control.resume_job)
+
+
+@router.post("/{job_id}/retry", status_code=202, responses=problem_docs(404, 409))
+def retry_job(job_id: JobId) -> JobOut:
+    """Let a failed job go on from the stage that failed; what that stage has finished is kept.
+
+    The rest of it is tried anew, with all its attempts. A job that is going on is left alone. 409
+    `superseded`: the same review queue has been asked for again since.
+    """
+    return _controlled(job_id, _retry)
+
+
+def _controlled(job_id: str, ask: Callable[[Session, str], None]) -> JobOut:
+    """The job, after something was asked of it; 409 if its state does not allow that."""
     with transaction() as session:
         job = find(session, job_id)
-        if not pipeline.cancel_job(session, job_id):
-            raise Refused(409, "job_finished", f"job {job_id!r} has already {job.state}")
+        with refusals():
+            ask(session, job_id)
         session.flush()
         session.refresh(job)
         return views.jobs(session, [job])[0]
@@ -124,6 +158,30 @@ def delete_job(job_id: JobId) -> None:
     except erase.InUse as error:
         raise Refused(409, "job_in_use", str(error)) from error
     erase.remove(gone)
+
+
+def _retry(session: Session, job_id: str) -> None:
+    job = find(session, job_id)
+    if job.kind == "review" and job.state == State.FAILED:
+        reviews.lock(session, job.model)  # as who asks for a queue does
+        again = select(Job.id).where(
+            Job.kind == "review",
+            Job.model == job.model,
+            Job.recipe == job.recipe,
+            Job.state.not_in((State.FAILED, State.CANCELLED, State.CANCELLING)),
+        )
+        if (other := session.scalars(again).first()) is not None:
+            raise control.JobRefuses("superseded", f"job {other!r} fills the same queue")
+    control.retry_job(session, job_id)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """A job's own refusals as problems."""
+    try:
+        yield
+    except control.JobRefuses as error:
+        raise Refused(409, error.code, error.detail) from error
 
 
 def find(session: Session, job_id: str) -> Job:

@@ -97,7 +97,8 @@ def _gauges() -> list[Metric]:
         by_state = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
         waiting = session.execute(
             select(Chunk.queue, func.count(), age)
-            .where(Chunk.state == State.READY)
+            .join(Job, Job.id == Chunk.job_id)
+            .where(Chunk.state == State.READY, Job.state == State.RUNNING)
             .group_by(Chunk.queue)
         )
         for queue, count, seconds in waiting:

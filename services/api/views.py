@@ -56,6 +56,8 @@ from selftaught.work.pipeline import add_counts, chunk_counts
 _BATCH_STATES: dict[State, BatchState] = {
     State.PENDING: "in_progress",
     State.RUNNING: "in_progress",
+    State.PAUSING: "pausing",
+    State.PAUSED: "paused",
     State.SUCCEEDED: "completed",
     State.FAILED: "failed",
     State.CANCELLING: "cancelling",
@@ -115,6 +117,8 @@ def _job(row: Job, newest: int | None, done: int) -> JobOut:
         finished_at=row.finished_at,
         cancel_requested_at=row.cancel_requested_at,
         data_removed_at=row.data_removed_at,
+        paused_at=row.paused_at,
+        retried_at=row.retried_at,
     )
 
 
@@ -208,7 +212,10 @@ def iterations(session: Session, rows: Sequence[Iteration]) -> list[IterationOut
     wanted = [row.version_id for row in rows if row.version_id is not None]
     versions = session.scalars(select(ModelVersion).where(ModelVersion.id.in_(wanted)))
     refs = {version.id: version.ref for version in versions}
-    return [_iteration(row, stages[row.id], counts, refs.get(row.version_id or "")) for row in rows]
+    now = session.scalars(select(func.clock_timestamp())).one()
+    return [
+        _iteration(row, stages[row.id], counts, refs.get(row.version_id or ""), now) for row in rows
+    ]
 
 
 def _counts(session: Session, stages: Sequence[Stage]) -> dict[str, dict[str, int]]:
@@ -218,7 +225,11 @@ def _counts(session: Session, stages: Sequence[Stage]) -> dict[str, dict[str, in
 
 
 def _iteration(
-    row: Iteration, stages: list[Stage], by_stage: dict[str, dict[str, int]], version: str | None
+    row: Iteration,
+    stages: list[Stage],
+    by_stage: dict[str, dict[str, int]],
+    version: str | None,
+    now: dt.datetime,
 ) -> IterationOut:
     counts = add_counts([by_stage[stage.id] for stage in stages])
     metrics: dict[str, Any] = {}
@@ -233,19 +244,19 @@ def _iteration(
         job=row.job_id,
         number=row.number,
         state=State(row.state),
-        stages=[_stage(stage, by_stage[stage.id]) for stage in stages],
+        stages=[_stage(stage, by_stage[stage.id], now) for stage in stages],
         counts=counts,
         kept_share=counts.get("judgments_kept", 0) / sampled if sampled else None,
         metrics=metrics,
         tokens=counts.get("tokens", 0) + counts.get("train_tokens", 0),
-        seconds=_seconds(row.started_at, row.finished_at),
+        seconds=_seconds(row.started_at, row.finished_at or now),
         model_version=version,
         started_at=row.started_at,
         finished_at=row.finished_at,
     )
 
 
-def _stage(row: Stage, counts: dict[str, int]) -> StageOut:
+def _stage(row: Stage, counts: dict[str, int], now: dt.datetime) -> StageOut:
     return StageOut(
         kind=row.kind,
         state=State(row.state),
@@ -254,15 +265,13 @@ def _stage(row: Stage, counts: dict[str, int]) -> StageOut:
         counts=counts,
         # The log-odds of every pair are the gate's matter, too.
         metrics={name: value for name, value in row.metrics.items() if name != "log_odds"},
-        seconds=_seconds(row.started_at, row.finished_at),
+        seconds=_seconds(row.started_at, row.finished_at or now),
     )
 
 
-def _seconds(start: dt.datetime | None, end: dt.datetime | None) -> float | None:
-    """From start to end, or until now while it runs."""
-    if start is None:
-        return None
-    return ((end or dt.datetime.now(dt.UTC)) - start).total_seconds()
+def _seconds(start: dt.datetime | None, end: dt.datetime) -> float | None:
+    """Both by Postgres's clock."""
+    return None if start is None else (end - start).total_seconds()
 
 
 def models(session: Session, after: str | None, limit: int) -> list[ModelOut]:

@@ -7,6 +7,7 @@ slow, rows are dropped and counted.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
 import time
 from collections import Counter as Counts
@@ -15,7 +16,7 @@ from typing import Any
 
 from anyio import to_thread
 from prometheus_client import Counter
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -141,8 +142,12 @@ def _count(spent: Counts[str]) -> None:
 def _write(rows: list[tuple[Kind, Row]]) -> None:
     """A row that is there already stays: a try that failed at its end may have written it."""
     with transaction() as session:
+        now = session.scalars(select(func.clock_timestamp())).one()
+        ahead = dt.datetime.now(dt.UTC) - now  # of Postgres's clock, by which rows are kept
         for kind, of, column in _OF:
             found = [row for mine, row in rows if mine is kind]
+            if kind is LoggedVerdict:
+                found = [{**row, "created_at": row["created_at"] - ahead} for row in found]
             ids = {row[column] for row in found}
             # What was deleted meanwhile must not cost the other rows.
             named = select(of.id).where(of.id.in_(ids)).order_by(of.id)

@@ -10,12 +10,14 @@ standard input ends, which says that the parent is gone. The output folder appea
 rename, or not at all.
 
 Checkpoints and the run's state lie in the spec's `work_dir`. It is removed when the run has ended,
-well or with an error; a run that was stopped or killed leaves it, and the same spec goes on there.
+well or with an error; a run that was stopped or killed, or had no room for its files, leaves it,
+and the same spec goes on there.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import sys
@@ -28,15 +30,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from selftaught import jsonl
+from selftaught import disk, jsonl
 from selftaught.artifacts import sync_folder
 from selftaught.contracts import TrainSettings
 from selftaught.inference import ModelLoadError
 from selftaught.registry import judge_template
+from selftaught.settings import get_settings
 from services.trainer.base import QuantizationUnavailable, check_quantization
 
 if TYPE_CHECKING:
     from services.trainer.ranks import Ranks
+
+STORAGE_FULL = "storage_full"
+"""The code of an error that may not come again; the run's state is kept."""
 
 _events = 1  # the file descriptor that the parent reads
 
@@ -80,8 +86,11 @@ def run(spec: Spec) -> dict[str, Any]:
     spec.work_dir.mkdir(parents=True, exist_ok=True)
     try:
         result = _train_and_publish(spec)
-    except Exception:  # it would come again; being told to stop is no Exception
-        shutil.rmtree(spec.work_dir)
+    except Exception as error:  # it would come again; being told to stop is no Exception
+        if _code(error) == STORAGE_FULL:  # what was saved before is gone on from
+            _remove_unfinished(spec.work_dir)
+        else:
+            shutil.rmtree(spec.work_dir)
         raise
     shutil.rmtree(spec.work_dir)
     return result
@@ -201,6 +210,14 @@ def _save_checkpoint(
     sync_folder(folder.parent)
 
 
+def _remove_unfinished(work_dir: Path) -> None:
+    """Remove what was being written when there was no room for it."""
+    for file in work_dir.glob("*.tmp"):
+        file.unlink()
+    for folder in work_dir.glob(".*"):
+        shutil.rmtree(folder)
+
+
 def say(**event: Any) -> None:
     """One line to the parent."""
     line = orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
@@ -223,10 +240,13 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _watch_parent() -> None:
-    """Stop when standard input ends."""
-    while os.read(0, 4096):  # not sys.stdin: its lock would outlive the main thread
-        pass
+def _watch_parent(silence: float) -> None:
+    """Stop when standard input ends; or, of a parent that has given a sign of life, when it gives
+    none for so many seconds."""
+    limit = None
+    # Not sys.stdin: its lock would outlive the main thread.
+    while select.select([0], [], [], limit)[0] and os.read(0, 4096):
+        limit = silence
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -243,6 +263,8 @@ def _code(error: Exception) -> str:
 
     if isinstance(error, (Failure, RankFailed)):
         return error.code
+    if disk.is_full(error):
+        return STORAGE_FULL
     codes: list[tuple[type[Exception], str]] = [
         (ModelLoadError, "model_load_failed"),
         (QuantizationUnavailable, "quantization_unavailable"),
@@ -293,7 +315,8 @@ def report_rank(spec_file: Path, number: int) -> int:
 
 if __name__ == "__main__":
     _events = _keep_stdout()
-    threading.Thread(target=_watch_parent, daemon=True).start()
+    silence = get_settings().lease_seconds  # a worker that is frozen for so long has lost its lease
+    threading.Thread(target=_watch_parent, args=[silence], daemon=True).start()
     if len(sys.argv) > 2:  # SPEC.json RANK; SIGTERM ends it at once, also while it waits for others
         os._exit(report_rank(Path(sys.argv[1]), int(sys.argv[2])))
     signal.signal(signal.SIGTERM, _stop)

@@ -2,7 +2,8 @@
 
 A child process frees all its memory for certain, may be killed at any time, and keeps CUDA out of
 the Celery worker. Its standard input is a pipe that only this process holds: when the worker dies,
-however it dies, the child reads the end of it and stops.
+however it dies, the child reads the end of it and stops; and when the worker is frozen, so that its
+lease is lost and it does not know, the child hears nothing more and stops as well.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +29,7 @@ from services.trainer.child import Spec
 log = logging.getLogger(__name__)
 
 SAY_EVERY = 2.0  # seconds between progress events
+NUDGE_EVERY = 1.0  # seconds between signs of life for the child
 
 
 class ChildFailed(Exception):
@@ -57,6 +60,9 @@ def run_child(spec: Spec, work: Path, lease: Lease, devices: Sequence[str] = ())
     lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
     reader = threading.Thread(target=_read, args=(child.stdout, lines), daemon=True)
     reader.start()
+    ended = threading.Event()
+    nudger = threading.Thread(target=_nudge, args=(child.stdin, ended), daemon=True)
+    nudger.start()
     try:
         lease.say("train.started", {"pid": child.pid})
         return _follow(child, lines, lease)
@@ -64,7 +70,18 @@ def run_child(spec: Spec, work: Path, lease: Lease, devices: Sequence[str] = ())
         if child.poll() is None:
             child.kill()
         child.wait()
+        ended.set()
+        nudger.join()
         reader.join()
+
+
+def _nudge(stream: IO[bytes] | None, ended: threading.Event) -> None:
+    """Tell the child that this process lives, until it has ended."""
+    assert stream is not None
+    with suppress(BrokenPipeError):
+        while not ended.wait(NUDGE_EVERY):
+            stream.write(b"\n")
+            stream.flush()
 
 
 def _visible(devices: Sequence[str]) -> dict[str, str]:

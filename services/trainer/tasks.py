@@ -5,6 +5,7 @@ celery -A services.trainer.tasks worker -Q trainer --pool solo
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from sqlalchemy import func, select, true
 from sqlalchemy.orm import Session
 
 import selftaught
-from selftaught import aliases, artifacts, devices, engines, usage
+from selftaught import aliases, artifacts, devices, engines, tenancy, usage
 from selftaught.artifacts import hash_folder, resolve, sync_folder
 from selftaught.contracts import LOCAL_INFERENCE, TERMINAL, Recipe, State
 from selftaught.database import transaction
@@ -43,7 +44,7 @@ from services.trainer.base import (
     origin,
     write_probe_adapter,
 )
-from services.trainer.child import Spec
+from services.trainer.child import STORAGE_FULL, Spec
 from services.trainer.process import ChildFailed, run_child
 
 USER_FAULTS = {"model_load_failed", "out_of_memory", "nan_loss", "quantization_unavailable"}
@@ -159,6 +160,7 @@ def train(lease: Lease) -> Result:
     with transaction() as session:
         base = session.get_one(ModelVersion, lease.input["base_version"])
         start = session.get_one(ModelVersion, lease.input["start_version"])
+    lease.confirm()  # one that was frozen must not take over what another works on now
     version_id = new_id("ver")
     versions = get_settings().versions_dir
     work = versions / f".{lease.chunk_id}.{lease.token}"
@@ -180,16 +182,20 @@ def train(lease: Lease) -> Result:
     engines.unwant(lease.job_id)
     try:
         count = lease.recipe.train.devices
+        holder = f"{lease.chunk_id}.{lease.token}"
         with (
-            devices.held(get_settings().node, count, lease.chunk_id, lease.check) as names,
+            devices.held(get_settings().node, count, holder, lease.check) as names,
             usage.Held(lease.project, count) as held,
         ):
             made = run_child(spec, work, lease, names)
+        lease.confirm()
         sha256 = hash_folder(work / "model")
         (work / "model").rename(versions / version_id)
         sync_folder(versions)
         artifacts.share((versions / version_id).resolve())
     except ChildFailed as error:
+        if error.code == STORAGE_FULL:  # the next attempt goes on with the run
+            raise OSError(errno.ENOSPC, error.message) from error
         shutil.rmtree(work)
         fault = "user" if error.code in USER_FAULTS else "system"
         raise JobFailure(error.code, "Training failed", error.message, fault) from error
@@ -234,7 +240,7 @@ def _sweep(versions: Path) -> None:
     """Remove the unfinished runs of chunks that no attempt will go on with."""
     for folder in versions.glob(".*.*"):
         chunk_id = folder.name[1:].rpartition(".")[0]
-        with transaction() as session:
+        with tenancy.inside(None), transaction() as session:  # whoever's it is
             open_chunk = session.scalar(
                 select(Chunk.id)
                 .join(Job, Job.id == Chunk.job_id)

@@ -199,6 +199,23 @@ def test_results_of_a_running_batch_have_no_gaps_and_can_be_gone_on_with(
     assert results(client, batch, after=22) == results(client, batch, after=2**40) == []
 
 
+def test_a_batch_is_paused_and_goes_on_as_every_job_is(client: TestClient) -> None:
+    batch = create(client, 12)["id"]
+    first, second, third = chunks(batch)
+    lease = kernel.claim(first, "test")
+    assert lease is not None
+    assert client.post(f"/v1/jobs/{batch}/pause").status_code == 202
+    assert client.get(f"{URL}/{batch}").json()["state"] == "pausing"
+    assert kernel.finish(lease, tasks.judge_batch(lease)), "what was being finished counts"
+    assert client.get(f"{URL}/{batch}").json()["state"] == "paused"
+    assert not run_one(second, "test", HANDLERS)
+    assert [one["line"] for one in results(client, batch)] == [1, 2, 3, 4]
+    assert client.post(f"/v1/jobs/{batch}/resume").status_code == 202
+    assert client.get(f"{URL}/{batch}").json()["state"] == "in_progress"
+    work(second, third)
+    assert client.get(f"{URL}/{batch}").json()["state"] == "completed"
+
+
 def test_cancel_keeps_what_is_finished(client: TestClient) -> None:
     batch = create(client, 12)["id"]
     first, second, third = chunks(batch)

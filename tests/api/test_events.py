@@ -10,7 +10,7 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from selftaught.database import transaction
-from selftaught.work import pipeline
+from selftaught.work import control
 from selftaught.work.events import emit
 from tests.api.conftest import assert_problem
 from tests.api.helpers import post_job, upload
@@ -91,7 +91,7 @@ def test_a_stream_follows_a_running_job_to_its_end(client: TestClient) -> None:
             with transaction() as session:
                 emit(session, job, "tick", {"number": number})
         with transaction() as session:
-            pipeline.cancel_job(session, job)
+            control.cancel_job(session, job)
 
     worker = threading.Thread(target=go_on)
     worker.start()

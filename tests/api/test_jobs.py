@@ -1,4 +1,4 @@
-"""Jobs over HTTP: what is refused before anything is queued, pages, cancelling."""
+"""Jobs over HTTP: what is refused before anything is queued, pages, what can be asked of one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import pytest
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
+from selftaught.artifacts import publish_rows
 from selftaught.database import transaction
 from selftaught.database.tables import Chunk, Iteration, Job, Outbox, Stage
+from selftaught.work.kernel import JobFailure, Lease, Result
 from tests.api.conftest import assert_problem
 from tests.api.helpers import RECIPE, post_job, upload, upload_labelled
+from tests.work import helpers
 
 
 def assert_nothing_queued() -> None:
@@ -174,6 +177,51 @@ def test_cancel_then_cancel_again(client: TestClient) -> None:
     assert answer.json()["cancel_requested_at"] and answer.json()["finished_at"]
     assert_problem(client.post(f"/v1/jobs/{job}/cancel"), 409, "job_finished")
     assert_problem(client.post("/v1/jobs/job_none/cancel"), 404, "job_not_found")
+
+
+def test_pause_and_resume_a_job(client: TestClient) -> None:
+    job = post_job(client, upload(client)).json()["id"]
+    for _ in range(2):
+        answer = client.post(f"/v1/jobs/{job}/pause")
+        assert answer.status_code == 202 and answer.json()["state"] == "paused"
+        assert answer.json()["paused_at"]
+    assert client.get("/v1/jobs", params={"state": "paused"}).json()["data"][0]["id"] == job
+    metrics = client.get("/metrics").text
+    assert 'selftaught_jobs{state="paused"} 1.0' in metrics
+    assert 'selftaught_ready_chunks{queue="trainer"}' not in metrics, "no worker is missing"
+    for _ in range(2):
+        answer = client.post(f"/v1/jobs/{job}/resume")
+        assert answer.status_code == 202 and answer.json()["state"] == "running"
+        assert answer.json()["paused_at"] is None
+    said = [event["type"] for event in client.get(f"/v1/jobs/{job}/events").json()["data"]]
+    assert said[-3:] == ["job.pausing", "job.paused", "job.resumed"]
+    client.post(f"/v1/jobs/{job}/cancel")
+    for what in ("pause", "resume", "retry"):
+        assert_problem(client.post(f"/v1/jobs/{job}/{what}"), 409, "job_finished")
+        assert_problem(client.post(f"/v1/jobs/job_none/{what}"), 404, "job_not_found")
+
+
+def test_retry_a_failed_job(client: TestClient) -> None:
+    job = post_job(client, upload(client)).json()["id"]
+    assert client.post(f"/v1/jobs/{job}/retry").json()["retried_at"] is None, "it is going on"
+    helpers.drain(job, helpers.with_run("register", broken))
+    assert client.get(f"/v1/jobs/{job}").json()["error"]["code"] == "broken"
+    answer = client.post(f"/v1/jobs/{job}/retry")
+    assert answer.status_code == 202, answer.text
+    out = answer.json()
+    assert (out["state"], out["error"], out["finished_at"]) == ("running", None, None)
+    assert out["retried_at"]
+    helpers.drain(job, helpers.with_run("select", nothing))
+    assert_problem(client.post(f"/v1/jobs/{job}/retry"), 409, "nothing_to_retry")
+
+
+def broken(_lease: Lease) -> Result:
+    raise JobFailure("broken", "Broken", "as asked")
+
+
+def nothing(lease: Lease) -> Result:
+    rows = [{"id": "0", "instruction": "one row is fewer than are held out"}]
+    return Result(artifact=publish_rows("selection", lease.path("select"), rows))
 
 
 def test_a_failed_job_carries_its_problem(client: TestClient) -> None:

@@ -31,7 +31,7 @@ from selftaught.keeping import erase
 from selftaught.keeping.collect import collect
 from selftaught.keeping.locks import COLLECTING, REMOVING, Held, session_lock
 from selftaught.settings import get_settings
-from selftaught.work import kernel, pipeline
+from selftaught.work import control, kernel, pipeline
 from tests.api.conftest import assert_problem, client
 from tests.keeping.conftest import empty, point_at
 from tests.keeping.test_backup import READERS, middle_of_a_job
@@ -149,7 +149,7 @@ def test_the_file_of_a_holder_stays_until_its_row_is_there() -> None:
 def test_the_file_of_a_holder_that_was_killed_goes_at_once() -> None:
     _, lease = middle_of_a_job()
     result = READERS[lease.kind].run(lease)
-    kernel.hand_back(lease)
+    kernel.let_go(lease)
     report = collect()
     assert result.artifact is not None and result.artifact.path not in paths()
     assert report.removed["files without a row"] == (2, report.bytes)
@@ -187,7 +187,7 @@ def test_an_unfinished_training_stays_while_its_chunk_is_open_and_some_days_afte
     collect(safe_seconds=0)
     assert state.exists()
     with transaction() as session:
-        pipeline.cancel_job(session, job_id)
+        control.cancel_job(session, job_id)
     for days, there in ((7.0, True), (0.0, True), (1e-9, False)):
         monkeypatch.setattr(get_settings(), "retain_checkpoint_days", days)
         collect(safe_seconds=0)
@@ -249,7 +249,7 @@ def test_what_a_running_job_reads_of_another_stays() -> None:
     assert collect().removed["job data"][0] == 0
     assert any(job_id in one for one in paths())
     with transaction() as session:
-        pipeline.cancel_job(session, reader)
+        control.cancel_job(session, reader)
     assert collect().removed["job data"][0] == 2
 
 
@@ -291,7 +291,7 @@ def test_batches_canary_verdicts_and_texts_of_reviews_have_days_of_their_own(
             session.add(
                 Review(
                     item_id=item.id, reviewer="ada", verdict="A", comment="clear",
-                    held_until=pipeline.now(), answered_at=pipeline.now(),
+                    held_until=pipeline.NOW, answered_at=pipeline.NOW,
                 )
             )  # fmt: skip
     summary = client.get("/v1/models/m/versions/0/reviews/summary").json()

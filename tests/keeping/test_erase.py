@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import threading
 from typing import Any
@@ -28,7 +29,7 @@ from selftaught.ids import new_id
 from selftaught.keeping import erase
 from selftaught.keeping.locks import REMOVING, session_lock
 from selftaught.settings import get_settings
-from selftaught.work import pipeline
+from selftaught.work import control
 from services.api.main import create_app
 from services.evaluator import recorder
 from services.trainer.tasks import _add_version
@@ -260,7 +261,7 @@ def test_verdicts_of_a_deleted_version_do_not_cost_the_others(database: object) 
         ids = [aliases.get_version(session, "m", number).id for number in (0, 1)]
         erase.version(session, "m", 0)
     row = {
-        "created_at": "2026-01-01T00:00:00Z", "alias": None, "template": "t",
+        "created_at": dt.datetime.now(dt.UTC), "alias": None, "template": "t",
         "template_sha256": "s", "verdict": "A", "confidence": 1.0, "orders": [], "votes": 1,
         "parse_failures": 0, "prompt_tokens": 1, "completion_tokens": 1, "cached": False,
         "total_seconds": 1.0, "queue_seconds": 0.0, "engine_seconds": 1.0,
@@ -276,7 +277,7 @@ def test_a_promotion_finds_its_gate_in_the_lineage_once_the_job_is_gone(
 ) -> None:
     job_id = make_job()
     with transaction() as session:
-        pipeline.cancel_job(session, job_id)
+        control.cancel_job(session, job_id)
     recipe = {"gate": {"margin": 0.5}}
     add_versions("m", [0, 1], latest=0, lineage={"recipe": recipe})
     with transaction() as session:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import httpx
+import psutil
 import pytest
 from sqlalchemy import create_engine, text
+from typer.testing import CliRunner
 
+from selftaught.cli import app
 from selftaught.client import ApiError, Client
+from selftaught.stack import state
 from selftaught.stack.handle import Stack
 
 Json = dict[str, Any]
@@ -96,9 +103,63 @@ def stop_trainer(stack: Stack, client: Client, job_id: str) -> None:
     await_event(client, job_id, lambda event: event["type"] == "chunk.returned")
 
 
+def pause_training(stack: Stack, client: Client, job_id: str) -> None:
+    """From the command line; nobody trains while it is paused."""
+    event = await_event(client, job_id, lambda event: event["type"] == "train.started")
+    asked = ["--home", str(stack.config.home)]
+    result = CliRunner().invoke(app, ["jobs", "pause", job_id, *asked])
+    assert result.output.strip() == f"{job_id} is pausing", result.output
+    await_event(client, job_id, lambda event: event["type"] == "job.paused")
+    assert not psutil.pid_exists(event["data"]["pid"]), "the training has ended"
+    result = CliRunner().invoke(app, ["jobs", "resume", job_id, *asked])
+    assert result.output.strip() == f"{job_id} is running", result.output
+
+
+def stop_everything(stack: Stack, client: Client, job_id: str) -> None:
+    """As a deployment does it: all that is ours is told to stop, in the middle; it obeys."""
+    await_event(client, job_id, started("judge"))
+    names = [name for name, of in processes(stack).items() if name not in ("postgres", "redis")]
+    assert {"gateway", "evaluator", "relay", "generator1", "trainer1"} < set(names)
+    log = Path(stack.config.home) / "logs" / "supervisor.log"
+    before = len(log.read_text())
+    for name in names:
+        stack.process(name).terminate()
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        said = log.read_text()[before:]
+        ended = dict(re.findall(r"(\S+) ended with status (-?\d+)", said))
+        if set(names) <= set(ended) and responds(client):
+            assert ended == dict.fromkeys(names, "0")
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"not all stopped: {said}")
+
+
+def processes(stack: Stack) -> dict[str, Json]:
+    record = state.read(Path(stack.config.home))
+    assert record is not None
+    return {str(one["name"]): dict(one) for one in record["processes"]}
+
+
+def responds(client: Client) -> bool:
+    try:
+        return bool(client.call("GET", "/readyz"))
+    except (httpx.TransportError, ApiError):
+        return False
+
+
 @pytest.mark.parametrize(
     "kill",
-    [kill_generator, kill_training_child, kill_trainer, kill_evaluator, kill_redis, stop_trainer],
+    [
+        kill_generator,
+        kill_training_child,
+        kill_trainer,
+        kill_evaluator,
+        kill_redis,
+        stop_trainer,
+        pause_training,
+        stop_everything,
+    ],
 )
 def test_a_killed_process_costs_no_result(
     kill: Callable[[Stack, Client, str], None],

@@ -45,13 +45,13 @@ def spec(tmp_path: Path, base: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-def start(tmp_path: Path, given: dict[str, Any]) -> subprocess.Popen[str]:
+def start(tmp_path: Path, given: dict[str, Any], **env: str) -> subprocess.Popen[str]:
     file = tmp_path / "spec.json"
     file.write_text(json.dumps(given))
     return subprocess.Popen(
         [sys.executable, "-m", "services.trainer.child", str(file)],
         cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **env},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -170,6 +170,18 @@ def test_it_can_be_stopped_and_publishes_nothing(tmp_path: Path, base: Path, how
         child.stdin.close()
     assert child.wait(timeout=120) == 128 + signal.SIGTERM
     assert leftovers(tmp_path) == ["run"]  # for the next attempt to go on with
+
+
+def test_it_stops_when_a_parent_that_spoke_falls_silent(tmp_path: Path, base: Path) -> None:
+    """A worker that is frozen has lost its lease, and the next one wants the device."""
+    long = {**SETTINGS, "steps": 100_000}
+    child = start(tmp_path, spec(tmp_path, base, settings=long), SELFTAUGHT_LEASE_SECONDS="0.5")
+    assert child.stdout is not None and child.stdin is not None
+    assert json.loads(child.stdout.readline())["type"] == "step"
+    child.stdin.write("\n")
+    child.stdin.flush()
+    assert child.wait(timeout=120) == 128 + signal.SIGTERM
+    assert leftovers(tmp_path) == ["run"]
 
 
 LONG = {**SETTINGS, "steps": 60, "save_every": 20}

@@ -11,20 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
-from selftaught import devices, jsonl
+from selftaught import devices, jsonl, tenancy
 from selftaught.artifacts import publish_rows, resolve
 from selftaught.contracts import Recipe
 from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Device, ModelVersion
 from selftaught.settings import get_settings
-from selftaught.work import pipeline
-from selftaught.work.kernel import Lease, Result, hand_back
+from selftaught.work import control, kernel
+from selftaught.work.kernel import Lease, LeaseLost, Result, let_go
 from selftaught.work.worker import Handler, run_one
 from services.generator.tasks import run_curate
 from services.trainer import tasks
 from tests.work import helpers
+from tests.work.test_hosts import no_room
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -128,7 +129,8 @@ def stop_worker(job: str, chunk: str) -> None:
     row = helpers.chunk(chunk)
     assert row.lock_token is not None
     recipe = Recipe.model_validate(helpers.job(job).recipe)
-    hand_back(Lease(chunk, row.lock_token, job, "", 1, row.kind, row.attempt, row.input, recipe))
+    own = (chunk, row.lock_token, "default", job, "", 1, row.kind, row.attempt, row.input, recipe)
+    let_go(Lease(*own))
     worker.join()
 
 
@@ -149,6 +151,61 @@ def test_the_next_attempt_goes_on_and_makes_the_same_version(disturb: Any) -> No
     assert made.lineage["train"]["losses"] == twin.lineage["train"]["losses"]
     assert weights(made) == weights(twin)
     assert unfinished() == []
+
+
+def test_a_worker_that_was_frozen_takes_nothing_from_the_next() -> None:
+    """It wakes where it would take over the run of the attempt before: a living one's by now."""
+    job, chunk = job_before_training(steps=100_000)
+    frozen = kernel.claim(chunk, "frozen")
+    assert frozen is not None
+    with transaction() as session:
+        session.execute(text("UPDATE chunks SET lock_expires_at = now() - interval '1 s'"))
+    assert kernel.reap() == 1
+    worker, _ = start(job, chunk)
+    (running,) = unfinished()
+    with pytest.raises(LeaseLost):
+        tasks.train(frozen)
+    assert unfinished() == [running] and (running / "run" / "state.pt").exists()
+    with transaction() as session:
+        control.cancel_job(session, job)
+    worker.join()
+    assert helpers.chunk(chunk).state == "cancelled" and helpers.chunk(chunk).attempt == 2
+
+
+def test_a_paused_training_goes_on_from_its_saved_state() -> None:
+    job, chunk = job_before_training(steps=100_000)
+    worker, _ = start(job, chunk)
+    with transaction() as session:
+        control.pause_job(session, job)
+    worker.join()
+    assert helpers.job(job).state == "paused" and helpers.chunk(chunk).attempt == 0
+    (left,) = unfinished()
+    with tenancy.inside("another"):
+        tasks._sweep(get_settings().versions_dir)  # as everybody's trainings do
+    assert unfinished() == [left]
+    with transaction() as session:
+        control.resume_job(session, job)
+    worker, _ = start(job, chunk)
+    while not (resumed := events(job, "train.resumed")):
+        assert worker.is_alive()
+        time.sleep(0.01)
+    assert resumed[0]["step"] >= 10
+    with transaction() as session:
+        control.cancel_job(session, job)
+    worker.join()
+    assert unfinished() == []
+
+
+def test_a_training_without_room_for_its_state_is_tried_again_later() -> None:
+    job, chunk = job_before_training(steps=2, save_every=1)
+    with no_room(100_000):  # the child has the limit, too
+        assert run_one(chunk, "test", HANDLERS) is False
+    [said] = events(job, "chunk.requeued")
+    assert said["error"]["code"] == "storage_full" and said["delay_seconds"] > 0
+    (left,) = unfinished()
+    assert [path.name for path in (left / "run").iterdir()] == [], "no half of a file"
+    helpers.drain(job, HANDLERS)
+    assert helpers.job(job).state == "succeeded" and unfinished() == []
 
 
 def test_a_training_on_two_devices_is_that_on_one() -> None:
@@ -203,7 +260,7 @@ def test_a_cancelled_training_leaves_nothing() -> None:
     job, chunk = job_before_training(steps=100_000)
     worker, _ = start(job, chunk)
     with transaction() as session:
-        pipeline.cancel_job(session, job)
+        control.cancel_job(session, job)
     worker.join()
     assert helpers.job(job).state == "cancelled"
     assert unfinished() == []

@@ -14,7 +14,7 @@ from selftaught.contracts.webhooks import TYPES
 from selftaught.database import transaction
 from selftaught.database.tables import Job, Webhook
 from selftaught.promotions import Asked, promote
-from selftaught.work import pipeline
+from selftaught.work import control, pipeline
 from tests.api.helpers import add_versions
 from tests.webhooks.helpers import DEFAULT, add, add_project, change, deliveries, tell, told
 from tests.webhooks.receiver import wait_until
@@ -49,7 +49,7 @@ def test_a_failed_and_a_cancelled_job_tell_so_and_why() -> None:
     error = {"title": "t", "detail": "d" * 9000, "code": "worker_lost", "fault": "system"}
     with transaction() as session:
         pipeline.fail_job(session, session.get_one(Job, failed), error)
-        pipeline.cancel_job(session, cancelled)
+        control.cancel_job(session, cancelled)
     (first, data), (second, other) = told()
     assert (first, data["job"], data["error"]["code"]) == ("job.failed", failed, "worker_lost")
     assert len(data["error"]["detail"]) < 9000  # a payload is small

@@ -16,7 +16,7 @@ from selftaught.contracts import Problem
 from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Chunk, Iteration, Outbox, Stage
 from selftaught.inference import EngineUnavailable
-from selftaught.work import kernel, pipeline, planning, relay
+from selftaught.work import control, kernel, planning, relay
 from selftaught.work.kernel import JobFailure, Lease, LeaseLost, Result
 from selftaught.work.worker import run_one
 from tests.conftest import Servers
@@ -255,7 +255,7 @@ def test_cancel_ends_waiting_chunks_and_waits_for_the_running_one() -> None:
     drain(job_id, until="judge")
     running = claimed(ready(job_id)[0])
     with transaction() as session:
-        assert pipeline.cancel_job(session, job_id) is True
+        control.cancel_job(session, job_id)
     assert job(job_id).state == "cancelling"
     assert ready(job_id) == []
     assert kernel.renew(running) is False
@@ -264,8 +264,9 @@ def test_cancel_ends_waiting_chunks_and_waits_for_the_running_one() -> None:
     ended = job(job_id)
     assert ended.state == "cancelled" and ended.finished_at is not None
     assert events(job_id)[-1].type == "job.cancelled"
+    with pytest.raises(control.JobRefuses), transaction() as session:
+        control.cancel_job(session, job_id)
     with transaction() as session:
-        assert pipeline.cancel_job(session, job_id) is False
         states = set(session.scalars(select(Stage.state).where(Stage.job_id == job_id)))
     assert "running" not in states
 
@@ -274,7 +275,7 @@ def test_cancel_closes_a_job_whose_worker_died() -> None:
     job_id = make_job()
     lease = claimed(ready(job_id)[0])
     with transaction() as session:
-        pipeline.cancel_job(session, job_id)
+        control.cancel_job(session, job_id)
     expire(lease.chunk_id)
     kernel.reap()
     assert job(job_id).state == "cancelled"
@@ -307,13 +308,13 @@ def test_a_stopping_worker_gives_its_chunk_back_uncounted() -> None:
     job_id = make_job()
     (chunk_id,) = ready(job_id)
     lease = claimed(chunk_id)
-    kernel.hand_back(lease)
+    kernel.let_go(lease)
     assert lease.lost.is_set()
     assert (chunk(chunk_id).state, chunk(chunk_id).attempt) == ("ready", 0)
     assert events(job_id)[-1].type == "chunk.returned"
     assert kernel.finish(lease, Result()) is False, "what it still finishes is discarded"
     other = claimed(chunk_id)
-    kernel.hand_back(lease)
+    kernel.let_go(lease)
     assert chunk(chunk_id).lock_token == other.token, "not its to give back any more"
 
 
