@@ -158,6 +158,7 @@ class Workload:
             tasks += [pool.submit(self._loop, *given, "sft", {})]
             tasks += [pool.submit(self._loop, *given, "dpo", DPO)]
             tasks += [pool.submit(self._cancelled, *given)]
+            tasks += [pool.submit(self._failing, *given)]
             for task in tasks:
                 task.result()
         self.rounds += 1
@@ -228,6 +229,11 @@ class Workload:
 
         self.persist("cancel", cancel)
         self.wait(job)
+
+    def _failing(self, at: str, instructions: str, labelled: str) -> None:
+        """A job whose selection leaves nothing: it fails, for that reason and no other."""
+        post = self._job(at, instructions, labelled, "failing", {"select": {"min_chars": 399}})
+        self.wait(self.create(f"{at}/failing", post))
 
     # ------------------------------------------------------------ all the time
 
