@@ -94,7 +94,8 @@ def _run(home: Path, patience: float, body: Callable[[Run], None]) -> Run:
     What has not ended `patience` seconds after the start is stuck, and the check will say so.
     """
     home.mkdir(parents=True)
-    stack = Stack(home, generator_workers=2, trainer_workers=2, env=ENV)
+    env = {**ENV, "SELFTAUGHT_MODELS_DIR": str(home / "models")}
+    stack = Stack(home, generator_workers=2, trainer_workers=2, env=env)
     run = Run(home, stack, Workload(stack, home))
     with stack:
         began = time.monotonic()

@@ -40,8 +40,8 @@ RULES = {
     "a result applied twice: two versions of one iteration": "SELECT job_id, iteration_number "
     "FROM model_versions WHERE parent_id IS NOT NULL GROUP BY 1, 2 HAVING count(*) > 1",
     "a result applied twice: a step told of twice": "SELECT job_id, type, data->>'stage', "
-    "data->>'iteration' FROM events WHERE type IN ('stage.started','stage.succeeded',"
-    "'iteration.succeeded','job.succeeded','job.failed','job.cancelled') "
+    "data->>'iteration' FROM events WHERE type IN ('stage.succeeded','iteration.succeeded',"
+    "'job.succeeded','job.cancelled') "
     "GROUP BY 1, 2, 3, 4 HAVING count(*) > 1",
     "a gap in a job's events": "SELECT j.id, j.event_seq FROM jobs j WHERE j.event_seq <> "
     "(SELECT count(*) FROM events e WHERE e.job_id = j.id) OR j.event_seq <> "

@@ -8,6 +8,7 @@ made again; how it failed is counted. Nothing here looks into the database.
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections import Counter
@@ -28,7 +29,8 @@ from selftaught.stack.spec import StackError
 
 Json = dict[str, Any]
 T = TypeVar("T")
-WORLD = Path(str(files("seeds"))) / "smallworld" / "data"
+SEED = Path(str(files("seeds"))) / "smallworld"
+WORLD = SEED / "data"
 TINY: Json = {
     "iterations": 1,
     "chunk_size": 8,
@@ -38,6 +40,8 @@ TINY: Json = {
     "validate": {"instructions": 16},
 }
 DPO = {"seed": 1, "train": {**TINY["train"], "objective": "sft_dpo", "method": "lora"}}
+BROKEN = "broken"
+"""A base model of the home whose weights are not whole."""
 BATCH = 1000
 QUESTIONS = 12
 TEMPORARY = {429, 502, 503, 504}
@@ -166,8 +170,10 @@ class Workload:
     def _loop(self, at: str, instructions: str, labelled: str, name: str, overrides: Json) -> None:
         """A loop job, then an evaluation and a batch by what it made."""
         job = self.create(f"{at}/{name}", self._job(at, instructions, labelled, name, overrides))
-        model = self.wait(job)["model"]
-        ended = self.persist("watch", lambda client, _: client.job(job))
+        if name == "dpo":
+            self._paused(job)
+        ended = self.wait(job)
+        model = ended["model"]
         if ended["state"] != "succeeded":
             return
         held = self.upload(f"{at}/{name}-test", "test.jsonl", 80, kind="labelled")
@@ -219,26 +225,57 @@ class Workload:
             if found["iterations_done"] or found["state"] in ENDED:
                 break
             time.sleep(0.5)
-
-        def cancel(client: Client, _: int) -> None:
-            try:
-                client.call("POST", f"/v1/jobs/{job}/cancel")
-            except ApiError as error:
-                if error.status != 409:  # a lost reply: it is cancelled already
-                    raise
-
-        self.persist("cancel", cancel)
+        self._control(job, "cancel")
         self.wait(job)
 
     def _failing(self, at: str, instructions: str, labelled: str) -> None:
-        """A job whose selection leaves nothing: it fails, for that reason and no other."""
-        post = self._job(at, instructions, labelled, "failing", {"select": {"min_chars": 399}})
-        self.wait(self.create(f"{at}/failing", post))
+        """Jobs that fail for a reason: a selection that leaves nothing, a model whose weights are
+        cut off, and the latter again when it is retried."""
+        post = self._job(at, instructions, labelled, "empty", {"select": {"min_chars": 399}})
+        empty = self.create(f"{at}/empty", post)
+        asked = {"base_model": BROKEN, "template": "smallworld", "max_tokens": 64}
+        broken = self.create(
+            f"{at}/broken", lambda client, _: client.register_model(name=f"{at}-broken", **asked)
+        )
+        self.wait(broken)
+        self._control(broken, "retry")
+        for job in (broken, empty):
+            self.wait(job)
+
+    def _paused(self, job: str) -> None:
+        """A job that is made to stand still twice in the middle of its work."""
+        for _ in range(2):
+            time.sleep(5.0)
+            self._control(job, "pause")
+            while self._state(job) not in {"paused", *ENDED}:
+                time.sleep(0.5)
+            time.sleep(1.0)
+            self._control(job, "resume")
+
+    def _control(self, job: str, what: str) -> None:
+        """cancel, pause, resume or retry; a job that is beyond that says so."""
+
+        def ask(client: Client, _: int) -> None:
+            try:
+                client.call("POST", f"/v1/jobs/{job}/{what}")
+            except ApiError as error:
+                if error.status != 409:
+                    raise
+
+        self.persist(what, ask)
+
+    def _state(self, job: str) -> str:
+        found = self.persist("watch", lambda client, _: client.job(job))
+        return str(found["state"])
 
     # ------------------------------------------------------------ all the time
 
     def prepare(self) -> None:
-        """What the calls of all rounds need: a model to ask, and a file of pairs."""
+        """What the calls of all rounds need: a model to ask, a broken one, and a file of pairs."""
+        broken = self.folder / "models" / BROKEN
+        shutil.copytree(SEED, broken, ignore=shutil.ignore_patterns("data"))
+        weights = broken / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:1000])
         rows = [json.loads(line) for line in (WORLD / "dev.jsonl").read_text().splitlines()]
         with (self.folder / "pairs.jsonl").open("w") as file:
             for number, row in enumerate(islice(cycle(rows), BATCH), 1):
