@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine
 
 from chaos import snapshot
 from chaos.check import Found, check
@@ -163,11 +164,29 @@ def _look(run: Run) -> None:
                 break
             time.sleep(1.0)
         found.broken = before + found.broken
+        _collect(run, connection, found)
         run.found = found
         for name, one in run.work.known.items():
             if name.startswith("r") and not one.startswith("ds_"):
                 run.jobs[name] = snapshot.job(connection, one, run.home / "artifacts")
     engine.dispose()
+
+
+def _collect(run: Run, connection: Connection, found: Found) -> None:
+    """`selftaught gc` removes what crashes left, and nothing that a row names."""
+    command = [sys.executable, "-m", "selftaught.cli", "gc", "--safe-hours", "0"]
+    done = subprocess.run(
+        [*command, "--home", str(run.home)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        found.add("the collector failed", (done.stdout + done.stderr)[-500:])
+    known, uploaded = run.work.known, run.work.uploaded
+    after = check(connection, run.home, known, uploaded, run.dead_tokens)
+    connection.rollback()
+    for sort, number in after.litter.items():
+        found.add("files that the collector left", f"{number} {sort}")
+    for one in set(after.broken) - set(found.broken):
+        found.add("broken by the collector", one)
 
 
 def compare(quiet: Run, faults: Run) -> list[str]:

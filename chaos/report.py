@@ -57,7 +57,7 @@ def tell(
                                           f"{sum(calls.failed.values())}"),
         *((f"  {how}", n) for how, n in calls.failed.most_common()),
         ("files checked", faults.found.files),
-        *((f"  left over: {sort}", n) for sort, n in faults.found.litter.items()),
+        *((f"  left over, and collected: {sort}", n) for sort, n in faults.found.litter.items()),
         ("untyped failures", len(untyped)),
         ("rounds that ended differently", len({one.partition("/")[0] for one in differences})),
         ("results applied twice or late", len(twice)),
@@ -67,7 +67,7 @@ def tell(
     write = sys.stdout.write
     write("\n")
     for name, value in rows:
-        write(f"{name:<50s}{value}\n")
+        write(f"{name:<64s}{value}\n")
     for title, found in (
         ("broken", broken), ("differences", differences), ("untyped", untyped), ("wrong", wrong),
         ("did not end in time", stuck),
