@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 
 WORKERS = ("generator1", "generator2", "trainer1", "trainer2", "evaluator-worker")
-SERVICES = ("gateway", "evaluator", "relay", "webhooks")
+SERVICES = ("gateway", "evaluator", "relay", "webhooks", "janitor")
 SERVERS = ("redis", "postgres")
 CHILD = "training child"
 """The process that trains, whichever worker it belongs to."""
