@@ -17,12 +17,17 @@ from selftaught.settings import get_settings
 from tests.api.conftest import assert_problem
 
 
+def has_artifact(connection: Connection) -> bool:
+    """Other transactions of the request have none."""
+    return connection.execute(select(func.count()).select_from(Artifact)).scalar_one() > 0
+
+
 @contextmanager
 def broken_commit(reached: bool) -> Iterator[None]:
     """The next commit of a new artifact reaches the server or not; its answer never comes."""
 
     def commit(connection: Connection) -> None:
-        if connection.execute(select(func.count()).select_from(Artifact)).scalar_one() == 0:
+        if not has_artifact(connection):
             return
         event.remove(get_engine(), "commit", commit)
         if reached:
@@ -61,7 +66,9 @@ def test_a_file_stays_when_nobody_can_say(client: TestClient) -> None:
     def refuse(_connection: Connection) -> None:
         raise OperationalError("BEGIN", {}, Exception("connection refused"))
 
-    def commit(_connection: Connection) -> None:
+    def commit(connection: Connection) -> None:
+        if not has_artifact(connection):
+            return
         event.listen(get_engine(), "begin", refuse)
         raise OperationalError("COMMIT", {}, Exception("server closed the connection"))
 
