@@ -57,6 +57,16 @@ def test_a_failed_and_a_cancelled_job_tell_so_and_why() -> None:
     assert (second, other["job"]) == ("job.cancelled", cancelled)
 
 
+def test_a_job_that_stands_still_and_goes_on_tells_so() -> None:
+    add("https://example.com/", "job.*")
+    job_id = make_job()
+    with transaction() as session:
+        control.pause_job(session, job_id)
+        control.resume_job(session, job_id)
+    said = [type_ for type_, _ in told()]
+    assert said == ["job.created", "job.pausing", "job.paused", "job.resumed"]
+
+
 def test_aliases_canaries_and_promotions_tell_of_their_moves() -> None:
     add()
     add_versions("m", [0, 1, 2])
