@@ -9,7 +9,7 @@ VLLM_STAMP := $(VLLM)/.ready
 VLLM_CUDA := constraints-vllm-cuda.txt
 PYTHON ?= python3
 
-.PHONY: setup demo test test-vllm chaos lint proof smollm2 check-images check-trl lock lock-vllm-cuda clean
+.PHONY: setup demo test test-vllm chaos lint schemathesis audit proof smollm2 check-images check-trl lock lock-vllm-cuda clean
 
 setup: $(STAMP)
 
@@ -46,6 +46,7 @@ test: $(STAMP) $(TRL_STAMP)  ## lint, types, unit and integration tests on real 
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/bandit -q -ii -c pyproject.toml -r selftaught services
 	$(PY) -m pytest -n 2 --dist loadfile
 
 test-vllm: $(STAMP) $(VLLM_STAMP)  ## whole jobs on the real vLLM, on this CPU; it is killed, hung and starved
@@ -61,6 +62,15 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/mypy
+
+schemathesis: $(STAMP)  ## the whole API against its OpenAPI document, on a stack of its own
+	$(PY) -m scripts.check_api
+
+# Asks the advisory database of the package index, so it needs a network; --strict: a package that
+# the index knows no advisories for is a failure and not a pass.
+audit: $(STAMP)  ## known vulnerabilities of the pinned versions
+	$(PY) -m uv tool run --from pip-audit==2.10.1 pip-audit --strict --no-deps --disable-pip \
+	  -r constraints.txt
 
 proof: $(STAMP)  ## the gain and its controls, three loop seeds each; writes docs/results.md
 	$(PY) -m benchmarks.proof

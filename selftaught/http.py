@@ -25,6 +25,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from selftaught import aliases, openapi, sse
@@ -77,7 +78,7 @@ _SHOWN_HEADERS = (
 )
 """What a page of another origin may read beside the body."""
 _ASKED = ("Idempotency-Key", "Last-Event-ID", "X-Request-ID")
-_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
+_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 Result = TypeVar("Result")
@@ -277,13 +278,26 @@ async def _on_http(request: Request, error: Exception) -> Response:
             errors=error.errors,
             headers=headers,
         )
+    if error.status_code == 400:  # FastAPI's own, of a body that it cannot even decode
+        return problem(400, "invalid_json", "the body is not valid JSON", rid)
     code = _CODES.get(error.status_code, "http_error")
     detail = error.detail
     if error.status_code == 404:
         detail = f"there is nothing at {request.url.path}"
     if error.status_code == 405:
         detail = f"{request.method} is not possible here"
+        headers = {"Allow": ", ".join(_allowed(request))}
     return problem(error.status_code, code, detail, rid, headers=headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Methods that the address takes, of all its routes together: a router knows of one only."""
+
+    def taken(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return [method for method in sorted(_METHODS) if taken(method)]
 
 
 async def _on_alias_error(request: Request, error: Exception) -> Response:

@@ -82,6 +82,8 @@ def completed(document: Json) -> Json:
 def _complete(operation: Json) -> None:
     if operation.get("summary") == operation["operationId"].replace("_", " ").title():
         operation["summary"] = _first_sentence(operation.get("description", ""))
+    for parameter in operation.get("parameters", ()):
+        _as_sent(parameter["schema"], parameter["in"])
     responses = operation["responses"]
     common = [400, 500]
     if "requestBody" in operation:
@@ -93,6 +95,17 @@ def _complete(operation: Json) -> None:
         if found is None or PROBLEM_TYPE not in found.get("content", {}):
             responses[str(status)] = problem_response(status)
     operation["responses"] = dict(sorted(responses.items()))
+
+
+def _as_sent(schema: Json, place: str) -> None:
+    """A parameter is left out; it is never null. And no address contains a NUL (http.py)."""
+    kinds = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+    if len(kinds) == 1:
+        del schema["anyOf"]
+        schema |= kinds[0]
+    plain = schema.get("type") == "string" and not {"enum", "format", "pattern"} & schema.keys()
+    if plain and place in ("path", "query"):
+        schema["pattern"] = r"^[^\u0000]*$"
 
 
 def _whole(example: Any, schema: Json, schemas: Json) -> Any:

@@ -83,8 +83,12 @@ def _on_disk(file: BinaryIO) -> Iterator[BinaryIO]:
     """The same content, at its start, as a file that another process can read."""
     file.seek(0)
     if isinstance(file, io.BufferedIOBase) and not isinstance(file, (io.BytesIO, gzip.GzipFile)):
-        os.lseek(file.fileno(), 0, os.SEEK_SET)  # which may be elsewhere, as `file` reads ahead
-        yield file
+        ahead = os.lseek(file.fileno(), 0, os.SEEK_CUR)  # `file` has read so far, and counts on it
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        try:
+            yield file
+        finally:
+            os.lseek(file.fileno(), ahead, os.SEEK_SET)
         return
     with tempfile.TemporaryFile() as copy:
         shutil.copyfileobj(file, copy)

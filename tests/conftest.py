@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +35,13 @@ def database(
     servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Servers]:
     """Empty tables and an empty home; this process's settings point at them."""
+    with fresh(servers, tmp_path, monkeypatch) as found:
+        yield found
+
+
+@contextmanager
+def fresh(servers: Servers, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
+    """What `database` gives, for fixtures that live longer than a test."""
     from sqlalchemy import text
 
     from selftaught.database import get_engine, transaction
@@ -46,7 +54,7 @@ def database(
     monkeypatch.setenv("DATABASE_URL", servers.database_url)
     monkeypatch.setenv("SELFTAUGHT_OPEN", "true")
     monkeypatch.setenv("REDIS_URL", servers.redis_url)
-    monkeypatch.setenv("SELFTAUGHT_HOME", str(tmp_path))
+    monkeypatch.setenv("SELFTAUGHT_HOME", str(home))
     monkeypatch.setenv("SELFTAUGHT_HEARTBEAT_SECONDS", "0.2")
     get_settings.cache_clear()
     get_engine.cache_clear()

@@ -107,6 +107,7 @@ class KeyOut(BaseModel):
 class KeyMade(KeyOut):
     """A key, with its secret: the only answer that has it."""
 
-    model_config = example(**_KEY, secret="st_8fQz1bT4mXn0c2VwJk9rLh6yUeSdGa3pBiFoZq7xMtE")
+    # An example, and nobody's: B106 cannot know.
+    model_config = example(**_KEY, secret="st_8fQz1bT4mXn0c2VwJk9rLh6yUeSdGa3pBiFoZq7xMtE")  # nosec B106
 
     secret: str = Field(description="Send it as `Authorization: Bearer`; it is not kept here.")

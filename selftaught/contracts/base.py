@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Generic, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 def example(**fields: Any) -> ConfigDict:
@@ -14,9 +14,21 @@ def example(**fields: Any) -> ConfigDict:
 
 
 class Contract(BaseModel):
-    """Unknown fields are errors: a misspelt setting must not be ignored."""
+    """Unknown fields are errors: a misspelt setting must not be ignored. Nor is anything taken for
+    what it is not: "3" and true are no integers. (Queries are all text, and not strict.)"""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_numbers(cls, value: Any) -> Any:
+        """18.0 is an integer to JSON Schema, as it is to those who have one kind of numbers."""
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: int(one) if isinstance(one, float) and one.is_integer() else one
+            for name, one in value.items()
+        }
 
 
 class State(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from selftaught.contracts.base import Contract, Problem, example
 from selftaught.contracts.judging import ALLOW_TIE, Instructed, JudgeIn, Ruling, Text
@@ -17,6 +17,8 @@ BatchState = Literal[
 
 class BatchOptions(Contract):
     """How every line of a batch is judged; in the query of POST /v1/judge/batches."""
+
+    model_config = ConfigDict(strict=False)
 
     model: str | None = Field(
         None,

@@ -50,6 +50,7 @@ LOST_SECONDS = 2.0
 """A server that did not answer is left alone for so long; its node will have noticed by then."""
 LEAST_WINDOW = 8192
 MOST_CONNECTIONS = 1024
+_BY_NUMBER = "return_tokens_as_token_ids"
 
 
 class VllmEngine(StreamingEngine[list[int]]):
@@ -122,8 +123,9 @@ class _TokenSession:
             "seed": stable_seed(seed, sample),
             **sampling.model_dump(),
         }
-        if marks:  # tokens by number, for their texts alone do not tell " A" from "A"
-            body |= {"logprobs": TOP, "return_tokens_as_token_ids": True}
+        # Tokens by number, for their texts alone do not tell " A" from "A".
+        if marks:
+            body |= {"logprobs": TOP, _BY_NUMBER: True}
         problem = ""
         for _ in range(ATTEMPTS):
             server = await self._server(seed)

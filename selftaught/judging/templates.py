@@ -52,7 +52,7 @@ def in_context(instruction: str, context: Sequence[Message] | None) -> str:
 class _Prompt(Contract):
     """What all kinds share; frozen, because a template is its hash."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)  # lists as tuples
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     system: str | None = Field(None, description="System message; no placeholders are filled in.")

@@ -86,8 +86,8 @@ def get_manifest(job_id: JobId, iteration: Number) -> ManifestOut:
             detail = f"iteration {iteration} of job {job_id!r} is {row.state}"
             raise Refused(409, "not_finished", detail)
         before = max(iteration - 1, 0)
-        judge = session.get(ModelVersion, _iteration(session, job_id, before).version_id)
-        made = session.get(ModelVersion, row.version_id) if row.version_id else None
+        judge = _version(session, _iteration(session, job_id, before))
+        made = _version(session, row)
         stages = session.scalars(select(Stage).where(Stage.iteration_id == row.id)).all()
         files = [file for file in _files(session, job_id) if file.place[0] == iteration]
         dataset = session.get(Dataset, job.dataset_id) if job.dataset_id else None
@@ -158,6 +158,10 @@ def _iteration(session: Session, job_id: str, number: int) -> Iteration:
     if row is None:
         raise problems.not_found("iteration", str(number))
     return row
+
+
+def _version(session: Session, row: Iteration) -> ModelVersion | None:
+    return None if row.version_id is None else session.get_one(ModelVersion, row.version_id)
 
 
 def _files(session: Session, job_id: str) -> list[File]:

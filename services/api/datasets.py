@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 
@@ -53,6 +53,8 @@ _SUFFIXES: dict[str, records.Format] = {
 class UploadFields(Contract):
     """What goes with an upload, in the query or in the form."""
 
+    model_config = ConfigDict(strict=False)
+
     name: str | None = Field(
         None, min_length=1, max_length=200, description="Default: the file's, else its id."
     )
@@ -83,6 +85,7 @@ _BODY = {
         "multipart/form-data": {
             "schema": _FORM,
             "example": {"file": _ROWS, "name": "prompts", "kind": "instructions"},
+            "encoding": {"file": {"contentType": ", ".join(_TYPES)}},  # or a suffix that tells
         },
         **{
             media: {"schema": {"type": "string"}, "example": rows}

@@ -27,7 +27,7 @@ from selftaught.http import Refused, problem_docs
 from selftaught.ids import new_id
 from selftaught.keeping import erase
 from selftaught.promotions import Asked
-from selftaught.registry import UnknownName, resolve_recipe
+from selftaught.registry import UnknownName, base_model_path, resolve_recipe
 from selftaught.work import pipeline
 from services.api import problems, promotions, views
 from services.api.access import Caller
@@ -38,8 +38,18 @@ from services.api.limits import Work
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 AliasName = Annotated[str, Path(description="An alias's name.", examples=["latest"])]
-IfMatch = Annotated[str | None, Header(description='The revision you saw, as in its ETag: "3".')]
-IfNoneMatch = Annotated[str | None, Header(description="`*`: only if there is none yet.")]
+_REVISION = r'(?:W/)?"(\d{1,9})"|(\d{1,9})'
+IfMatch = Annotated[
+    str | None,
+    Header(
+        description='The revision you saw, as in its ETag: "3".',
+        json_schema_extra={"pattern": f"^({_REVISION})$"},
+    ),
+]
+IfNoneMatch = Annotated[
+    str | None,
+    Header(description="`*`: only if there is none yet.", json_schema_extra={"pattern": r"^\*$"}),
+]
 
 
 @router.post(
@@ -60,6 +70,7 @@ def register_model(body: RegistrationIn, response: Response) -> JobOut:
         "validate": {"max_tokens": body.max_tokens},
     }
     try:
+        base_model_path(body.base_model)  # before its name is that of the version, too
         recipe = resolve_recipe(raw, {})
     except UnknownName as error:
         raise problems.unknown_name(error, error.what.replace(" ", "_")) from error
@@ -220,7 +231,7 @@ def _revision(if_match: str | None) -> int | None:
     """The revision in an If-Match header; None without one."""
     if if_match is None:
         return None
-    match = re.fullmatch(r'(?:W/)?"(\d{1,9})"|(\d{1,9})', if_match.strip())
+    match = re.fullmatch(_REVISION, if_match.strip())
     if match is None or not (revision := int(match[1] or match[2])):
         detail = 'If-Match must be one revision as in the ETag, like "3"'
         raise Refused(422, "invalid_request", detail, param="If-Match")

@@ -84,8 +84,8 @@ def fill_review_queue(
         settings = ReviewSettings(
             version=version.id,
             ref=version.ref,
-            against=against and against.id,
-            against_ref=against and against.ref,
+            against=None if against is None else against.id,
+            against_ref=None if against is None else against.ref,
             **body.model_dump(exclude={"against"}),
         ).model_dump(mode="json")
         reviews.lock(session, version.model)  # so that of two equal requests one finds the other's

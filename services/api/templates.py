@@ -51,7 +51,8 @@ def create_template(
     try:
         template = parse_template(body)
     except ValidationError as error:
-        errors = field_errors(error.errors(include_url=False, include_context=False))
+        found = error.errors(include_url=False, include_context=False)
+        errors = field_errors(found, skip=int(bool(found[0]["loc"])))  # without the kind
         detail = f"{errors[0]['field']}: {errors[0]['message']}"
         param = errors[0]["field"]
         raise Refused(422, "invalid_template", detail, param=param, errors=errors) from error

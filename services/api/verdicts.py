@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, BeforeValidator
 from sqlalchemy import select
 
 from selftaught.contracts import Latency, OrderVerdict, Page, VerdictOut, VerdictTrace
@@ -22,6 +23,16 @@ VerdictId = Annotated[
 router = APIRouter(prefix="/v1/verdicts", tags=["verdicts"])
 
 
+def _written(value: object) -> object:
+    """A date and a time, as RFC 3339 writes them; pydantic takes a bare number for one, too."""
+    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):
+        raise ValueError("a date and time as in RFC 3339, such as 2026-11-27T09:00:00Z")
+    return value
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_written)]
+
+
 @router.get("", responses=problem_docs())
 def list_verdicts(
     model: Annotated[str | None, Query(description="Of versions of this model.")] = None,
@@ -31,8 +42,8 @@ def list_verdicts(
     ] = None,
     content_sha256: Annotated[str | None, Query(description="Of one question.")] = None,
     request_id: Annotated[str | None, Query(description="As the answer's X-Request-Id.")] = None,
-    since: Annotated[AwareDatetime | None, Query(alias="from", description="Not before.")] = None,
-    until: Annotated[AwareDatetime | None, Query(alias="to", description="Before this.")] = None,
+    since: Annotated[Time | None, Query(alias="from", description="Not before.")] = None,
+    until: Annotated[Time | None, Query(alias="to", description="Before this.")] = None,
     after: Cursor = None,
     limit: Limit = 20,
 ) -> Page[VerdictOut]:

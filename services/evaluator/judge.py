@@ -101,7 +101,7 @@ class Judge:
         self._aliases: Fresh[Ref, Named] = Fresh(self._lookup.named)
         self._calls: InFlight[bytes, Answered] = InFlight()
         self._key: bytes | None = None
-        self._versions: OrderedDict[str, ModelVersion] = OrderedDict()
+        self._versions: OrderedDict[tuple[str | None, str], ModelVersion] = OrderedDict()
         self._templates: dict[tuple[str | None, str], JudgeTemplate] = {}
         self._score_templates: dict[tuple[str | None, str], ScoreTemplate] = {}
         self._opened = Opened(_load)
@@ -288,9 +288,10 @@ class Judge:
         return Answer(new.completions, new.queue, new.engine, cached=False)
 
     async def _version(self, version_id: str) -> ModelVersion:
-        found = self._versions.get(version_id)
+        key = (tenancy.current(), version_id)  # another project's version is none
+        found = self._versions.get(key)
         if found is None:
-            found = self._versions[version_id] = await to_thread.run_sync(_row, version_id)
+            found = self._versions[key] = await to_thread.run_sync(_row, version_id)
             while len(self._versions) > VERSIONS:
                 self._versions.popitem(last=False)
         return found
