@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from selftaught import disk, jsonl
+from selftaught import disk, jsonl, tenancy
 from selftaught.artifacts import sync_folder
 from selftaught.contracts import TrainSettings
 from selftaught.inference import ModelLoadError
@@ -53,7 +53,8 @@ class Spec(BaseModel):
     earlier version. `examples_paths` have what the objective learns from: the `examples` or the
     `preferences` that curation made. Of the pairs {id, instruction, chosen, rejected} to choose on
     (rows of all files, in order) every second one, from the first on, chooses the checkpoint; the
-    others are left to the gate. `max_tokens` limits a greedy judgment."""
+    others are left to the gate. `max_tokens` limits a greedy judgment. `project`: whose template it
+    is; another may have one of the same name."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -62,6 +63,7 @@ class Spec(BaseModel):
     examples_paths: list[Path]
     choose_on_paths: list[Path]
     template: str
+    project: str | None
     output_dir: Path
     work_dir: Path
     settings: TrainSettings
@@ -99,7 +101,8 @@ def run(spec: Spec) -> dict[str, Any]:
 def _train_and_publish(spec: Spec) -> dict[str, Any]:
     from services.trainer import checkpoints, ranks
 
-    template = judge_template(spec.template)
+    with tenancy.inside(spec.project):
+        template = judge_template(spec.template)
     judged = [row for path in spec.choose_on_paths for row in jsonl.read(path)][::2]
     if not judged:
         raise Failure("bad_data", "no pairs to choose a checkpoint with")

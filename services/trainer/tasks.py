@@ -173,6 +173,7 @@ def train(lease: Lease) -> Result:
         examples_paths=[resolve(path) for path in lease.input["examples"]],
         choose_on_paths=[resolve(path) for path in lease.input["choose_on"]],
         template=lease.recipe.judge.template,
+        project=lease.project,
         output_dir=work / "model",
         work_dir=work / "run",
         settings=lease.recipe.train,

@@ -15,11 +15,16 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM
 
+from selftaught import tenancy
+from selftaught.database import transaction
+from selftaught.database.tables import Project, StoredTemplate
 from selftaught.inference import Request, Sampling
 from selftaught.inference.local import LocalEngine
+from selftaught.judging import load_judge_template
 from services.trainer import checkpoints
 from services.trainer.checkpoints import Checkpoint
 from services.trainer.child import report
+from tests.conftest import Servers
 from tests.trainer.conftest import lesson, preferences, write
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +41,7 @@ def spec(tmp_path: Path, base: Path, **changes: Any) -> dict[str, Any]:
             str(write(tmp_path / "h1.jsonl", pairs[5:])),
         ],
         "template": "smallworld",
+        "project": None,
         "output_dir": str(tmp_path / "made" / "model"),
         "work_dir": str(tmp_path / "made" / "run"),
         "settings": {**SETTINGS, "checkpoints": 3},
@@ -326,3 +332,21 @@ def test_the_best_checkpoint_wins_and_the_later_one_of_equals() -> None:
     assert checkpoints.choose([point(1, 0.8, 0.8), point(2, 0.7, 0.9)]).step == 1
     assert checkpoints.choose([point(1, 0.8, 0.8), point(2, 0.8, 0.9)]).step == 2
     assert checkpoints.choose([point(1, 0.8, 0.9), point(2, 0.8, 0.9)]).step == 2
+
+
+def test_another_projects_template_of_the_same_name_is_not_taken(
+    database: Servers, tmp_path: Path, base: Path, run: Run
+) -> None:
+    template = load_judge_template("smallworld").model_copy(update={"name": "mine"})
+    row = {"name": "mine", "kind": "judge", "sha256": template.sha256}
+    with transaction() as session:
+        session.add_all([Project(id="red"), Project(id="blue")])
+    for project in ("red", "blue"):
+        with tenancy.inside(project), transaction() as session:
+            session.add(StoredTemplate(**row, content=template.model_dump(mode="json")))
+    nothing = [str(write(tmp_path / "none.jsonl", []))]  # what is complained of, once it is found
+    given = spec(tmp_path, base, template="mine", project="red", choose_on_paths=nothing)
+    code, [error] = run(given)
+    assert (code, error["code"]) == (1, "bad_data") and "no pairs" in error["message"]
+    code, [error] = run({**given, "template": "mine", "project": "default"})
+    assert code == 1 and "unknown judge template" in error["message"]
