@@ -151,9 +151,14 @@ class Evaluators:
     async def _prepare(self, replica: Replica, version_id: str) -> str | None:
         timeout = aiohttp.ClientTimeout(total=PREPARE_SECONDS, sock_connect=PATIENCE)
         body = {"version": version_id}
+        headers = {tenancy.HEADER: tenancy.current() or tenancy.DEFAULT}
         try:
             async with self._session.post(
-                replica.url + "/prepare", json=body, timeout=timeout, allow_redirects=False
+                replica.url + "/prepare",
+                json=body,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
             ) as answer:
                 if answer.status not in (500, 502):  # 503 and others: perhaps later
                     return None

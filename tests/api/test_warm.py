@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
+from selftaught import tenancy
 from selftaught.database import transaction
-from selftaught.database.tables import ModelVersion
+from selftaught.database.tables import ModelVersion, Project
 from selftaught.settings import get_settings
 from selftaught.stack.state import free_port
 from services.api import judge as gateway_judge
@@ -106,6 +107,25 @@ def test_a_move_waits_for_the_evaluators_and_refuses_what_they_cannot_open(
     assert_problem(served.put(ALIAS.upper(), json={"version": 1}), 404, "not_found")
     forced = served.put(ALIAS, json={"version": 3, "prepare": False})
     assert forced.json()["version"] == "m:3"
+
+
+def test_a_move_of_any_project_is_refused_what_cannot_be_opened(
+    world: World, served: TestClient
+) -> None:
+    world.broken.add(9)
+    with transaction() as session:
+        session.add(Project(id="red"))
+    lineage = {"template": {"name": "mt-bench"}, "inference": "local"}
+    with tenancy.inside("red"), transaction() as session:
+        version = ModelVersion(
+            id="ver_9", model="m", number=9, path="x", sha256="x", lineage=lineage
+        )
+        session.add(version)
+    body = {"name": "k", "scopes": ["promote"]}
+    secret = served.post("/v1/projects/red/keys", json=body).json()["secret"]
+    headers = {"authorization": f"Bearer {secret}"}
+    refused = served.put("/v1/models/m/aliases/beta", json={"version": 9}, headers=headers)
+    assert_problem(refused, 409, "version_unservable", "version")
 
 
 def test_a_move_does_not_wait_forever(
