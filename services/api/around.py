@@ -55,6 +55,8 @@ class Around:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # A server may begin a request inside the context of the one before on its connection.
+        tenancy.enter(None)
         state, answered = scope["state"], False
         if HEADER in Headers(scope=scope):
             state["fingerprint"] = found = Fingerprint(scope)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,11 +11,14 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from selftaught import keys, tenancy
+from selftaught.database import transaction
+from selftaught.database.tables import Project
 from selftaught.settings import get_settings
 from services.api import access
 from services.api.main import RESOURCES, create_app
 from tests.api.conftest import assert_problem
-from tests.api.helpers import add_versions, post_job, upload
+from tests.api.helpers import add_versions, post_job, served, upload
 from tests.conftest import Servers
 
 
@@ -175,3 +180,24 @@ def test_a_route_needs_a_rule_and_a_rule_a_route(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(RuntimeError, match="GET /v1/nowhere"):
         create_app()
     assert RESOURCES
+
+
+def test_requests_of_one_connection_have_nothing_of_each_other(closed: TestClient) -> None:
+    """A proxy sends requests of all projects over its connections, maybe ahead of answers."""
+    secrets = []
+    for project in ("red", "blue"):
+        with transaction() as session:
+            session.add(Project(id=project))
+        with tenancy.inside(project), transaction() as session:
+            secrets.append(keys.create(session, "k", ["read"])[1])
+    said = b""
+    with served(closed.app) as url:
+        port = int(url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            for secret, rest in zip(secrets, ("", "Connection: close\r\n"), strict=True):
+                head = f"Host: judge.example\r\nAuthorization: Bearer {secret}\r\n{rest}\r\n"
+                connection.send(b"GET /v1/usage HTTP/1.1\r\n" + head.encode())
+            while piece := connection.recv(65536):
+                said += piece
+    found = re.findall(rb'"project":"(\w+)"', said)
+    assert found == [b"red", b"blue"], said
