@@ -245,9 +245,8 @@ def backoff(attempts: int, retry_after: str | None = None) -> float:
     A little more or less at random, so that what failed together does not come again together.
     """
     wait = SCHEDULE[attempts - 1] * random.uniform(1 - JITTER, 1 + JITTER)
-    asked = (
-        int(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else 0
-    )
+    digits = retry_after is not None and retry_after.isascii() and retry_after.isdigit()
+    asked = int(retry_after[:9]) if retry_after and digits else 0
     return min(max(wait, asked), LONGEST_WAIT * (1 + JITTER))
 
 
