@@ -45,6 +45,8 @@ TAKE = text(
     SELECT chunk_id, queue FROM taken GROUP BY chunk_id, queue ORDER BY min(id)
     """
 )
+# A chunk that is being changed at this moment is passed over: who changes many locks them in the
+# order of their ids, and these are locked (by the outbox's foreign key) in the order of their turn.
 RERING = text(
     """
     INSERT INTO outbox (chunk_id, queue)
@@ -53,7 +55,7 @@ RERING = text(
       AND EXISTS (SELECT FROM jobs WHERE jobs.id = chunks.job_id AND jobs.state = 'running')
       AND rung_at < clock_timestamp() - make_interval(secs => :age)
       AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.chunk_id = chunks.id)
-    ORDER BY created_at, position
+    ORDER BY created_at, position FOR KEY SHARE SKIP LOCKED
     """
 )
 FIRST_RING = text(
@@ -64,10 +66,13 @@ FIRST_RING = text(
       AND EXISTS (SELECT FROM jobs WHERE jobs.id = chunks.job_id AND jobs.state = 'running')
       AND created_at < clock_timestamp() - make_interval(secs => :age)
       AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.chunk_id = chunks.id)
-    ORDER BY created_at, position LIMIT 32
+    ORDER BY created_at, position LIMIT 32 FOR KEY SHARE SKIP LOCKED
     """
 )
-PUT_BACK = text("INSERT INTO outbox (chunk_id, queue) VALUES (:chunk_id, :queue)")
+PUT_BACK = text(  # unless its job was deleted
+    "INSERT INTO outbox (chunk_id, queue)"
+    " SELECT id, :queue FROM chunks WHERE id = :chunk_id FOR KEY SHARE"
+)
 
 
 def send_pending(apps: dict[str, Celery]) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import TextClause, delete, func, select, text
 from sqlalchemy.exc import OperationalError
 
 from selftaught.artifacts import publish_rows, resolve
@@ -16,6 +17,7 @@ from selftaught.contracts import Problem
 from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Chunk, Iteration, Outbox, Stage
 from selftaught.inference import EngineUnavailable
+from selftaught.keeping import erase
 from selftaught.work import control, kernel, planning, relay
 from selftaught.work.kernel import JobFailure, Lease, LeaseLost, Result
 from selftaught.work.worker import run_one
@@ -352,6 +354,43 @@ def test_a_starting_relay_announces_what_a_dead_one_took() -> None:
     assert take() == ready(job_id) and outbox(job_id) == []
     relay.rering_all()
     assert outbox(job_id) == ready(job_id)
+
+
+@pytest.mark.parametrize("statement", [relay.RERING, relay.FIRST_RING], ids=["again", "first"])
+def test_a_chunk_that_is_being_changed_holds_up_no_other_ones(statement: TextClause) -> None:
+    """Who changes many chunks locks them in another order than that of their turn: waiting for one
+    while others are locked would be a deadlock."""
+    job_id = make_job()
+    drain(job_id, until="judge")
+    first, *others = ready(job_id)
+    with transaction() as session:
+        session.execute(delete(Outbox))
+        rung = {"at": None if statement is relay.FIRST_RING else dt.datetime(2000, 1, 1)}
+        session.execute(text("UPDATE chunks SET rung_at = :at, created_at = '2000-01-01'"), rung)
+    with transaction() as changing:
+        changing.execute(text("SELECT FROM chunks WHERE id = :id FOR UPDATE"), {"id": first})
+        with transaction() as session:
+            session.execute(text("SET LOCAL lock_timeout = '5s'"))
+            session.execute(statement, {"age": 0, "queues": ["generator"]})
+    assert outbox(job_id) == others
+
+
+def test_messages_of_a_deleted_job_do_not_stop_the_relay(
+    database: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, other = make_job(), make_job()
+    away = relay.celery_app("trainer")
+
+    def deleted_meanwhile(*_args: Any, **_more: Any) -> None:
+        with transaction() as session:
+            control.cancel_job(session, job_id)
+        with transaction() as session:
+            erase.job(session, job_id)
+        raise OSError("Redis is away")
+
+    monkeypatch.setattr(away, "send_task", deleted_meanwhile)
+    assert relay.send_pending({"trainer": away}) == 0
+    assert outbox(other) == ready(other)
 
 
 def test_chunks_that_nobody_announced_are_announced_when_their_queue_is_empty(
