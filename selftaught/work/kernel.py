@@ -106,7 +106,7 @@ class Lease:
         """
         try:
             with transaction() as session:
-                pipeline.lock_job(session, self.job_id)
+                _lock(session, self.job_id)
                 ours = (Chunk.id == self.chunk_id, Chunk.lock_token == self.token)
                 if session.scalar(select(Chunk.id).where(*ours)) is None:
                     self.lost.set()
@@ -122,9 +122,11 @@ def claim(chunk_id: str, owner: str) -> Lease | None:
         job_id = session.scalar(select(Chunk.job_id).where(Chunk.id == chunk_id))
         if job_id is None:
             return None
-        job = pipeline.lock_job(session, job_id)
+        job = _lock(session, job_id)
+        if job is None or job.state != State.RUNNING:
+            return None
         chunk = session.get_one(Chunk, chunk_id, populate_existing=True)
-        if chunk.state != State.READY or job.state != State.RUNNING:
+        if chunk.state != State.READY:
             return None
         stage = session.get_one(Stage, chunk.stage_id)
         iteration = session.get_one(Iteration, stage.iteration_id)
@@ -205,10 +207,11 @@ def finish(lease: Lease, result: Result, apply: Apply | None = None) -> bool:
     False: the lease was lost or the job ended, nothing was changed, and the artifact's file is
     removed. Raises OperationalError while Postgres is away; calling again is safe.
     """
+    applied = False
     with transaction() as session:
-        job = pipeline.lock_job(session, lease.job_id)
-        applied = job.state in GOING and _release(session, lease)
-        if applied:
+        job = _lock(session, lease.job_id)
+        if job is not None and job.state in GOING and _release(session, lease):
+            applied = True
             chunk = session.get_one(Chunk, lease.chunk_id, populate_existing=True)
             chunk.counts, chunk.metrics = result.counts, result.metrics
             if result.artifact is not None:
@@ -249,24 +252,28 @@ def let_go(lease: Lease, reason: str = "its holder let it go") -> None:
     ends). Nothing happens to a chunk that the lease does not hold any more.
     """
     with transaction() as session:
-        job = pipeline.lock_job(session, lease.job_id)
-        chunk = session.get_one(Chunk, lease.chunk_id, populate_existing=True)
-        if chunk.lock_token == lease.token:
-            chunk.lock_token = chunk.lock_owner = chunk.lock_expires_at = None
-            if job.state in GOING:
-                chunk.state = State.READY
-                chunk.attempt -= 1
-                if job.state == State.RUNNING:
-                    pipeline.ring(session, chunk)
-                else:
-                    reason = "its job is paused"
-                said = {"stage": chunk.kind, "chunk": chunk.id, "reason": reason}
-                emit(session, job.id, "chunk.returned", said)
-            else:
-                chunk.state = State.CANCELLED
-                chunk.finished_at = pipeline.NOW
-            pipeline.settle(session, job)
+        job, chunk = _held(session, lease)
+        if job is not None and chunk is not None:
+            _give_back(session, job, chunk, reason)
     lease.lost.set()
+
+
+def _give_back(session: Session, job: Job, chunk: Chunk, reason: str) -> None:
+    """The end of a lease that is no attempt; the job's row is locked."""
+    chunk.lock_token = chunk.lock_owner = chunk.lock_expires_at = None
+    if job.state in GOING:
+        chunk.state = State.READY
+        chunk.attempt -= 1
+        if job.state == State.RUNNING:
+            pipeline.ring(session, chunk)
+        else:
+            reason = "its job is paused"
+        said = {"stage": chunk.kind, "chunk": chunk.id, "reason": reason}
+        emit(session, job.id, "chunk.returned", said)
+    else:
+        chunk.state = State.CANCELLED
+        chunk.finished_at = pipeline.NOW
+    pipeline.settle(session, job)
 
 
 def fail(lease: Lease, problem: Problem, *, retry: bool, delay: float = 0.0) -> None:
@@ -275,11 +282,9 @@ def fail(lease: Lease, problem: Problem, *, retry: bool, delay: float = 0.0) -> 
     `delay`: seconds until the chunk is announced again.
     """
     with transaction() as session:
-        job = pipeline.lock_job(session, lease.job_id)
-        chunk = session.get_one(Chunk, lease.chunk_id, populate_existing=True)
-        if chunk.lock_token != lease.token:
-            return
-        retry_or_end(session, job, chunk, problem, retry=retry, delay=delay)
+        job, chunk = _held(session, lease)
+        if job is not None and chunk is not None:
+            retry_or_end(session, job, chunk, problem, retry=retry, delay=delay)
 
 
 def retry_or_end(
@@ -341,6 +346,10 @@ def reap() -> int:
             )
             if chunk is None:
                 continue
+            reaped += 1
+            if job.state == State.PAUSING:  # perhaps its worker is at a long step, and has heard
+                _give_back(session, job, chunk, "its job is paused")
+                continue
             problem = Problem(
                 code="worker_lost",
                 title="A worker was lost",
@@ -348,8 +357,19 @@ def reap() -> int:
                 fault="system",
             )
             retry_or_end(session, job, chunk, problem, retry=True)
-            reaped += 1
     return reaped
+
+
+def _lock(session: Session, job_id: str) -> Job | None:
+    """The job, locked; None: it failed by another chunk, and was deleted before we noticed."""
+    return session.get(Job, job_id, with_for_update=True, populate_existing=True)
+
+
+def _held(session: Session, lease: Lease) -> tuple[Job | None, Chunk | None]:
+    """The job, locked, and the chunk if the lease still holds it."""
+    job = _lock(session, lease.job_id)
+    ours = select(Chunk).where(Chunk.id == lease.chunk_id, Chunk.lock_token == lease.token)
+    return job, session.scalar(ours.execution_options(populate_existing=True))
 
 
 def _count(session: Session, lease: Lease, result: Result) -> None:

@@ -18,6 +18,7 @@ from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Chunk, Job
 from selftaught.inference import open_engine
 from selftaught.inference.local import LocalEngine
+from selftaught.keeping import erase
 from selftaught.settings import get_settings
 from selftaught.work import control, kernel, pipeline, relay
 from selftaught.work.kernel import JobFailure, Lease, Result
@@ -153,6 +154,64 @@ def test_a_lease_that_runs_out_pauses_the_job_too() -> None:
     expire(lease.chunk_id)
     kernel.reap()
     assert job(job_id).state == "paused" and outbox(job_id) == []
+
+
+def test_a_pause_during_a_long_step_counts_as_no_attempt() -> None:
+    """A worker that loads a model for longer than its lease was not lost."""
+    job_id = make_job()
+    (chunk_id,) = ready(job_id)
+    for _ in range(get_settings().max_attempts + 1):
+        lease = claimed(chunk_id)
+        ask(control.pause_job, job_id)
+        expire(chunk_id)
+        assert kernel.reap() == 1
+        left = chunk(chunk_id)
+        assert (left.state, left.attempt, left.error) == ("ready", 0, None)
+        assert job(job_id).state == "paused" and types(job_id)[-2:] == [
+            "chunk.returned",
+            "job.paused",
+        ]
+        kernel.let_go(lease)  # it has loaded it
+        assert chunk(chunk_id).attempt == 0
+        ask(control.resume_job, job_id)
+    drain(job_id)
+    assert job(job_id).state == "succeeded"
+
+
+def test_a_worker_whose_job_was_deleted_drops_its_work() -> None:
+    """Another chunk failed the job, and somebody deleted it, before this one noticed."""
+    job_id = make_job()
+    drain(job_id, until="judge")
+    first, second, *_ = ready(job_id)
+
+    def deleted_meanwhile(lease: Lease) -> Result:
+        fail(second)
+        with transaction() as session:
+            gone = erase.job(session, job_id)
+        erase.remove(gone)
+        made = HANDLERS["judge"].run(lease)
+        lease.say("words", {})
+        assert lease.lost.is_set()
+        return made
+
+    assert run_one(first, "test", with_run("judge", deleted_meanwhile)) is False
+    with transaction() as session:
+        assert session.get(Job, job_id) is None
+    assert not list((get_settings().artifacts_dir / "jobs").rglob("*.jsonl"))
+    assert kernel.claim(first, "test") is None
+
+
+def test_leases_of_a_deleted_job_end_quietly() -> None:
+    job_id = make_job()
+    drain(job_id, until="judge")
+    first, second, *_ = ready(job_id)
+    lease = claimed(first)
+    fail(second)
+    with transaction() as session:
+        erase.job(session, job_id)
+    kernel.fail(lease, AWAY, retry=True)
+    kernel.let_go(lease)
+    assert lease.lost.is_set()
 
 
 def test_a_paused_job_can_be_cancelled_and_then_nothing_else() -> None:

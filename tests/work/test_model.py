@@ -244,6 +244,12 @@ class Job(RuleBasedStateMachine):
         had."""
         for which in range(len(self.leases)):
             self.die(which)
+        for which in range(len(self.leases)):  # too late, all of them
+            self.say_and_renew(which)
+            self.finish(which)
+            self.fail(which, retry=True, delay=0.0)
+            self.let_go(which)
+        self.rows_agree()
         for what in ("resume", "retry"):
             self.ask(what)
         helpers.drain(self.job_id)
