@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from selftaught.contracts import TERMINAL, State
 from selftaught.database.tables import Chunk, Iteration, Job, Stage
-from selftaught.work import pipeline
+from selftaught.work import needs, pipeline
 from selftaught.work.events import emit
 
 
@@ -80,6 +80,8 @@ def retry_job(session: Session, job_id: str) -> None:
         return
     if job.data_removed_at is not None:
         raise JobRefuses("data_removed", "the files that it would go on with were removed by age")
+    if (missing := needs.lacking(session, job)) is not None:
+        raise JobRefuses("data_removed", f"what it would go on with was deleted: {missing}")
     failed = (Chunk.job_id == job.id, Chunk.state.in_((State.FAILED, State.CANCELLED)))
     chunks = pipeline.lock_chunks(session, *failed)
     if not chunks:

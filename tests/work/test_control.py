@@ -9,13 +9,15 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from selftaught import stopping
 from selftaught.contracts import Problem
 from selftaught.database import transaction
-from selftaught.database.tables import Artifact, Chunk, Job
+from selftaught.database.tables import Artifact, Chunk, Job, ModelVersion
+from selftaught.ids import new_id
 from selftaught.inference import open_engine
 from selftaught.inference.local import LocalEngine
 from selftaught.keeping import erase
@@ -30,6 +32,7 @@ from tests.work.helpers import (
     drain,
     events,
     job,
+    make_dataset,
     make_job,
     ready,
     stages,
@@ -294,6 +297,63 @@ def test_a_job_whose_files_were_removed_is_not_retried() -> None:
     with transaction() as session:
         session.get_one(Job, job_id).data_removed_at = func.now()
     assert refusal(control.retry_job, job_id) == "data_removed"
+
+
+def failed_in(kind: str) -> str:
+    """A job that has failed in the stage of this kind of its first iteration."""
+
+    def refuse(lease: Lease) -> Result:
+        if lease.iteration:
+            raise JobFailure("bad_data", "Bad", "data")
+        return HANDLERS[kind].run(lease)
+
+    job_id = make_job(labelled=4)
+    drain(job_id, with_run(kind, refuse))
+    assert job(job_id).state == "failed"
+    return job_id
+
+
+@pytest.mark.parametrize("what", ["dataset", "labelled", "gate", "made", "role", "given", "file"])
+def test_a_job_that_would_miss_something_is_not_retried(what: str) -> None:
+    """Or a training would go on for hours, and end with nothing that its job could go on with."""
+    job_id = failed_in("curate")
+    of_others, gate = make_dataset(2), make_dataset(2, "labelled")
+    with transaction() as session:
+        row = session.get_one(Job, job_id)
+        row.recipe = {**row.recipe, "gate": {**row.recipe["gate"], "labelled": [gate]}}
+        seed = session.scalars(select(ModelVersion)).one()
+        other = ModelVersion(id=new_id("ver"), model="m", number=0, path="", sha256="", lineage={})
+        session.add(other)
+        if what == "role":
+            register = Chunk.job_id == job_id, Chunk.kind == "register"
+            roles = {"roles": {"generator": other.id}}
+            session.execute(update(Chunk).where(*register).values(metrics=roles))
+        failed = session.scalars(select(Chunk).where(Chunk.state == "failed")).one()
+        given = {"version": other.id} if what == "given" else {}
+        failed.input = {**failed.input, **given, "examples": f"datasets/{of_others}.jsonl"}
+    with transaction() as session:
+        if what == "made":
+            erase.version(session, seed.model, seed.number)
+        elif what in ("role", "given"):
+            erase.version(session, "m", 0)
+        else:
+            labelled = row.labelled_dataset_id
+            of = {"dataset": row.dataset_id, "labelled": labelled, "gate": gate, "file": of_others}
+            erase.dataset(session, str(of[what]))
+    assert refusal(control.retry_job, job_id) == "data_removed"
+    assert job(job_id).state == "failed"
+
+
+def test_what_a_retried_job_needs_is_in_use_at_once() -> None:
+    job_id = failed_in("curate")
+    dataset = str(job(job_id).dataset_id)
+    with transaction() as session:
+        control.retry_job(session, job_id)
+        with pytest.raises(OperationalError, match="lock timeout"), transaction() as other:
+            other.execute(text("SET LOCAL lock_timeout = '100ms'"))
+            erase.dataset(other, dataset)
+    with pytest.raises(erase.InUse), transaction() as other:
+        erase.dataset(other, dataset)
 
 
 def test_everything_at_once_leaves_one_truth() -> None:
