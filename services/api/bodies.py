@@ -24,6 +24,8 @@ from services.api import records
 from services.api.limits import need_room
 
 MAX_ERRORS = 100
+MAX_BAD = 100_000
+"""Errors that are counted: a megabyte of gzip may unpack to a thousand million of them."""
 _BATCH = 1 << 20
 
 
@@ -111,6 +113,8 @@ def write_rows(
                     total += 1
                     if len(errors) < MAX_ERRORS:
                         errors.append(item)
+                    if total >= MAX_BAD:
+                        break
                     continue
                 found = item.data if isinstance(item, records.Rows) else [item.data]
                 rows += len(found)
@@ -125,7 +129,8 @@ def write_rows(
         raise Refused(422, code, "the file has no rows", param="file")
     if total:
         first = errors[0]
-        detail = f"{total} errors, the first in line {first.line}; nothing was kept"
+        many = f"{total} errors" if total < MAX_BAD else f"{MAX_BAD} errors or more"
+        detail = f"{many}, the first in line {first.line}; nothing was kept"
         if total > MAX_ERRORS:
             detail += f"; the first {MAX_ERRORS} are listed"
         listed = [asdict(error) for error in errors]

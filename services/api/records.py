@@ -29,6 +29,8 @@ _RESPONSES = {"labelled": ("chosen", "rejected"), "pairs": ("response_a", "respo
 
 _BOM = b"\xef\xbb\xbf"
 _SKIP = 1 << 20
+MAX_BLANK = 10_000_000
+"""Lines of a file that are skipped, as nothing is in them; more are errors."""
 _PACKED = 1 << 15  # read at a time; a member's end copies the rest of it
 MAX_MEMBERS = 100_000
 """Of a gzip file. Block gzip (bgzip), which has the most, has one for every 64 KiB."""
@@ -199,10 +201,17 @@ class Lines:
 
     def __init__(self, file: BinaryIO, limit: int) -> None:
         self._file, self._limit = file, limit
-        self.number = 0
+        self.number = self._blank = 0
 
     def __iter__(self) -> Lines:
         return self
+
+    def blank(self) -> LineError | None:
+        """Nothing is in this line, which is skipped; or, after MAX_BLANK such lines, an error."""
+        self._blank += 1
+        if self._blank <= MAX_BLANK:
+            return None
+        return LineError(self.number, None, f"empty, as {MAX_BLANK} lines before are")
 
     def __next__(self) -> str:
         raw = self._file.readline(self._limit + 5)  # room for a BOM and \r\n
@@ -229,7 +238,7 @@ def jsonl(lines: Lines) -> Records:
         number = lines.number
         if isinstance(line, LineError):
             yield number, line
-        elif line.strip():
+        else:
             try:
                 value = orjson.loads(line)
             except orjson.JSONDecodeError as error:
@@ -245,18 +254,24 @@ def _plain(lines: Lines) -> Records:
     for line in _readable(lines):
         if isinstance(line, LineError):
             yield lines.number, line
-        elif line.strip():
+        else:
             yield lines.number, {"instruction": line}
 
 
 def _readable(lines: Lines) -> Iterator[str | LineError]:
+    """Lines in which there is something."""
     while True:
         try:
-            yield next(lines)
+            line = next(lines)
         except StopIteration:
             return
         except BadLine as error:
             yield LineError(lines.number, None, str(error))
+            continue
+        if line.strip():
+            yield line
+        elif problem := lines.blank():
+            yield problem
 
 
 class _CsvLines:
@@ -300,6 +315,8 @@ def _csv(lines: Lines, kind: Kind, column: str | None, limit: int) -> Records:
                 return  # inside a quoted cell: what follows cannot be told apart
             continue
         if not cells:
+            if problem := lines.blank():
+                yield start, problem
             continue
         if header is None:
             header = [cell.strip() for cell in cells]

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from selftaught import artifacts, parquet
 from selftaught.settings import get_settings
-from services.api import records
+from services.api import bodies, records
 from tests.api.conftest import assert_problem
 from tests.api.test_datasets import assert_nothing_left
 
@@ -47,6 +47,30 @@ def test_more_rows_than_an_upload_may_have(
     assert_problem(answer, 413, "too_many_rows", "file")
     assert_nothing_left()
     assert client.post("/v1/datasets", content=row * 5, headers=headers).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("media", "line"),
+    [
+        ("application/x-ndjson", b"1\n"),
+        ("application/x-ndjson", b"\n"),
+        ("text/plain", b" \n"),
+        ("text/csv", b"a,b\n"),
+        ("text/csv", b"\n"),
+    ],
+)
+def test_no_more_errors_than_are_worth_counting(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, media: str, line: bytes
+) -> None:
+    """A megabyte of gzip is a gigabyte of bad lines, which would take an hour."""
+    monkeypatch.setattr(bodies, "MAX_BAD", 7)
+    monkeypatch.setattr(records, "MAX_BLANK", 3)
+    head = b"instruction\n" if media == "text/csv" else b""
+    answer = client.post("/v1/datasets", content=head + line * 100, headers={"content-type": media})
+    found = assert_problem(answer, 422, "invalid_dataset")
+    assert found["detail"].startswith("7 errors or more, the first in line ")
+    assert len(found["errors"]) == 7
+    assert_nothing_left()
 
 
 def test_a_dictionary_with_one_long_text(
