@@ -318,8 +318,16 @@ class Judge:
     async def _ask(
         self, version: ModelVersion, requests: Sequence[Request], sampling: SamplingSettings
     ) -> Answered:
+        """Completions; their tokens are counted here, so that also those of a ranking that runs out
+        of time, or of a shadow, are."""
         ready = await self._opened.get(version)
-        return await ready.ask(requests, sampling)
+        new = await ready.ask(requests, sampling)
+        tokens = sum(
+            votes[0].prompt_tokens + sum(vote.completion_tokens for vote in votes)
+            for votes in new.completions
+        )
+        self.recorder.spend(tenancy.current() or tenancy.DEFAULT, tokens)
+        return new
 
 
 def _ref(question: Asked) -> Ref:

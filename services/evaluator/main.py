@@ -89,11 +89,6 @@ def create_app() -> FastAPI:
             seconds.labels("queue").observe(latency.queue)
             seconds.labels("engine").observe(latency.engine)
 
-    def spent(out: JudgeOut | ResponseScore | Ranking) -> None:
-        if not getattr(out, "cached", False):
-            tokens = out.prompt_tokens + out.completion_tokens
-            judge.recorder.spend(tenancy.current() or tenancy.DEFAULT, tokens)
-
     @app.post("/judge", name="judge", tags=["judge"], response_model=JudgeOut, responses=DOCS)
     async def judge_pair(request: Request, body: JudgeIn) -> JudgeOut | Response:
         """Which of two responses is better?"""
@@ -103,7 +98,6 @@ def create_app() -> FastAPI:
                 out = await judge.judge(body, request_id(request), listener)
             verdicts.labels(out.model, out.verdict, str(out.cached).lower()).inc()
             seen(out.latency, out.cached)
-            spent(out)
             return out
 
         if body.stream:
@@ -116,16 +110,13 @@ def create_app() -> FastAPI:
         with refusals():
             out = await http.while_connected(request, judge.score(body))
         seen(out.latency, out.cached)
-        spent(out)
         return out
 
     @app.post("/v1/rank", name="rank", tags=["judge"], responses=DOCS)
     async def rank(request: Request, body: RankIn) -> Ranking:
         """Which responses are better than which?"""
         with refusals():
-            out = await http.while_connected(request, judge.rank(body))
-        spent(out)
-        return out
+            return await http.while_connected(request, judge.rank(body))
 
     @app.post(
         "/prepare", name="prepare", tags=["operations"], responses=problem_docs(404, 502, 503)

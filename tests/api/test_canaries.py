@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
+from selftaught import usage
 from selftaught.client import ApiError, Client
 from selftaught.database import transaction
 from selftaught.database.tables import CanaryVerdict
@@ -295,3 +296,17 @@ def test_the_client_begins_reads_and_ends_a_canary(world: World) -> None:
         assert client.canary_report(begun["id"])["arms"]["canary"]["n"] == 1
         with pytest.raises(ApiError, match="verdict_not_found"):
             client.verdict("vdt_none")
+
+
+def test_a_shadows_tokens_count_like_all_others(world: World) -> None:
+    world.canary(mode="shadow")
+    out = world.ask()
+    once = out["prompt_tokens"] + out["completion_tokens"]
+    assert once > 0 and world.ask()["cached"]
+
+    def used() -> int:
+        with transaction() as session:
+            return usage.standing(session, "default").tokens
+
+    until(lambda: used() >= 2 * once)
+    assert used() == 2 * once
