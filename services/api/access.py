@@ -211,9 +211,16 @@ def _without_key(request: Request) -> keys.Caller:
         detail = "without a key this gateway answers to localhost only"
         raise Refused(403, "foreign_host", detail)
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).hostname not in _LOOPBACK:
+    if origin is not None and not _of_this_machine(origin):
         raise Refused(403, "foreign_origin", "a page of another site sent this, without a key")
     return keys.ANYBODY
+
+
+def _of_this_machine(origin: str) -> bool:
+    try:
+        return urlsplit(origin).hostname in _LOOPBACK
+    except ValueError:  # no URL at all
+        return False
 
 
 def _need(caller: keys.Caller, rule: Rule) -> None:

@@ -9,16 +9,19 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
 
 HEADER = "idempotency-key"
+_MODEL = "selftaught-model"
+"""A header that says what is asked: which model, where neither query nor body names one."""
 
 
 class Fingerprint:
-    """sha256 over method, path, query, content type and body.
+    """sha256 over method, path, query, content type, model and body.
 
     The boundary of a form is left out: clients draw a new one each time.
     """
 
     def __init__(self, scope: Scope) -> None:
-        media, options = parse_options_header(Headers(scope=scope).get("content-type"))
+        headers = Headers(scope=scope)
+        media, options = parse_options_header(headers.get("content-type"))
         form = media == b"multipart/form-data"
         self._boundary = options.get(b"boundary", b"") if form else b""
         self._rest = b""  # not hashed yet: a boundary may have begun in it
@@ -27,6 +30,8 @@ class Fingerprint:
         for part in (scope["method"].encode(), scope["path"].encode(), scope["query_string"]):
             self._sha256.update(len(part).to_bytes(8, "big") + part)
         self._sha256.update(media + b"\0")
+        if (model := headers.get(_MODEL)) is not None:
+            self._sha256.update(len(model).to_bytes(8, "big") + model.encode("latin-1"))
 
     def listening(self, receive: Receive) -> Receive:
         """`receive`, whose pieces of the body are taken into account as they come."""

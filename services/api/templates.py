@@ -72,11 +72,15 @@ def create_template(
 @router.get("", responses=problem_docs())
 def list_templates(after: Cursor = None, limit: Limit = 20) -> Page[TemplateOut]:
     """Templates by name; `after` is a name."""
+    name = StoredTemplate.name.collate("C")  # as Python sorts
+    query = select(StoredTemplate).order_by(name).limit(limit + 1)
+    if after is not None:
+        query = query.where(name > after)
     with transaction() as session:
-        stored = session.scalars(select(StoredTemplate).order_by(StoredTemplate.name)).all()
-    found = [load_template(name) for name in template_names()]
-    found += [parse_template(row.content) for row in stored]
-    rows = sorted((one for one in found if after is None or one.name > after), key=lambda t: t.name)
+        stored = session.scalars(query).all()
+    shipped = [load_template(one) for one in template_names() if after is None or one > after]
+    found = [*shipped, *(parse_template(row.content) for row in stored)]
+    rows = sorted(found, key=lambda one: one.name)
     return Page(data=[_out(one) for one in rows[:limit]], has_more=len(rows) > limit)
 
 

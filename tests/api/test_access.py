@@ -58,7 +58,7 @@ def test_an_open_gateway_answers_to_this_machine_only(client: TestClient) -> Non
     assert client.get("/v1/jobs").status_code == 200
     for host in ("evil.example", "localhost.evil.example", "127.0.0.1.nip.example"):
         assert_problem(client.get("/v1/jobs", headers={"host": host}), 403, "foreign_host")
-    for origin in ("https://evil.example", "null", "http://localhost.evil.example"):
+    for origin in ("https://evil.example", "null", "http://localhost.evil.example", "http://[::1"):
         answer = client.get("/v1/jobs", headers={"origin": origin})
         assert_problem(answer, 403, "foreign_origin")
     assert client.get("/v1/jobs", headers={"origin": "http://localhost:3000"}).status_code == 200
@@ -150,6 +150,22 @@ def test_two_projects_do_not_meet(client: TestClient) -> None:
     for path in ("/v1/projects", "/v1/engines", "/metrics"):
         assert_problem(client.get(path, headers=red), 403, "operator_only")
         assert client.get(path).status_code == 200
+
+
+def test_templates_page_by_page_are_all_in_order(client: TestClient) -> None:
+    body = {"kind": "score", "user": "{instruction}\n\n{response}\n\nFrom 0 to 10?"}
+    for name in ("a", "mz", "m-a", "m.b", "m_c", "z"):
+        assert client.post("/v1/templates", json={**body, "name": name}).status_code == 201
+    whole = [one["name"] for one in client.get("/v1/templates?limit=100").json()["data"]]
+    assert whole == sorted(whole) and {"z", "m-a", "score"} <= set(whole)
+    paged: list[str] = []
+    more = True
+    while more:
+        after = {"after": paged[-1]} if paged else {}
+        page = client.get("/v1/templates", params={"limit": 2, **after}).json()
+        paged += [one["name"] for one in page["data"]]
+        more = page["has_more"]
+    assert paged == whole
 
 
 def test_templates_of_one_name_are_each_projects_own(client: TestClient) -> None:

@@ -239,6 +239,20 @@ def test_a_refusal_lets_go_of_the_key(client: TestClient) -> None:
         assert_problem(answer, 422, "invalid_request", "Idempotency-Key")
 
 
+def test_another_model_in_the_header_is_another_request(client: TestClient) -> None:
+    url, given = batch(client)
+    add_versions("m", [2], lineage=LINEAGE)
+
+    def send(model: str) -> Any:
+        headers = {**given["headers"], "idempotency-key": "k", "selftaught-model": model}
+        return client.post(url, content=given["content"], headers=headers)
+
+    first = send("m:1")
+    assert (first.status_code, first.json()["model"]) == (201, "m:1"), first.text
+    assert send("m:1").json() == first.json()
+    assert_problem(send("m:2"), 422, "idempotency_key_reused", "Idempotency-Key")
+
+
 def test_keys_of_two_projects_are_two(client: TestClient) -> None:
     client.post("/v1/projects", json={"id": "red"})
     body = {"name": "root", "scopes": ["write"]}
