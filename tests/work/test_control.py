@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 import time
 import weakref
@@ -80,6 +81,9 @@ def test_a_paused_job_stands_still_and_goes_on_to_the_same_end() -> None:
     assert types(job_id) == seen, "asking again changes nothing"
     take()  # its messages came to nothing
     relay.rering_all()
+    with transaction() as session:
+        session.execute(update(Chunk).values(rung_at=None, created_at=dt.datetime(2000, 1, 1)))
+        session.execute(relay.FIRST_RING, {"age": 0, "queues": ["generator"]})
     assert outbox(job_id) == [], "nobody is asked to work on it"
     ask(control.resume_job, job_id)
     assert job(job_id).state == "running" and job(job_id).paused_at is None

@@ -187,6 +187,18 @@ class Job(RuleBasedStateMachine):
             assert refused.code in MAY[what]
             assert self.state == before and len(helpers.events(self.job_id)) == seen
 
+    @precondition(lambda self: self.leases)
+    @rule(which=ANY, then=st.sampled_from(["finish", "fail", "let_go", "die"]))
+    def pause_unseen(self, which: int, then: str) -> None:
+        """A worker's next word comes before it has seen the pause."""
+        self.ask("pause")
+        if then == "fail":
+            self.fail(which, retry=True, delay=0.0)
+        else:
+            getattr(self, then)(which)
+        self.say_and_renew(which)
+        self.claim(self.lease(which)[0].chunk_id)
+
     @precondition(lambda self: len(self.leases) > 4)
     @rule()
     def cancel(self) -> None:
