@@ -360,6 +360,18 @@ def test_what_a_retried_job_needs_is_in_use_at_once() -> None:
         erase.dataset(other, dataset)
 
 
+def test_who_changes_a_job_waits_for_who_is_changing_it() -> None:
+    """What else happens to a job comes before or after, never between."""
+    job_id = make_job()
+    with transaction() as first:
+        control.pause_job(first, job_id)
+        for what in (pipeline.lock_job, kernel._lock):
+            with pytest.raises(OperationalError, match="lock timeout"), transaction() as second:
+                second.execute(text("SET LOCAL lock_timeout = '100ms'"))
+                what(second, job_id)
+    assert job(job_id).state == "paused"
+
+
 def test_everything_at_once_leaves_one_truth() -> None:
     """Workers, and everybody asking everything: no deadlock, and the job can be brought to an
     end."""
