@@ -29,7 +29,7 @@ class Limits(Contract):
         None, ge=0, le=2**53, description="Seconds of devices that its trainings hold."
     )
     stored_bytes: int | None = Field(
-        None, ge=0, le=2**63 - 1, description="Bytes of its datasets, batches and results."
+        None, ge=0, le=2**53, description="Bytes of its datasets, batches and results."
     )
 
 

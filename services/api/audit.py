@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 from sqlalchemy import select
 
 from selftaught import tenancy
@@ -14,7 +13,7 @@ from selftaught.database import transaction
 from selftaught.database.tables import Audit
 from selftaught.http import Refused, problem_docs
 from services.api.access import Caller
-from services.api.deps import Cursor, Limit
+from services.api.deps import Cursor, Limit, Time
 
 router = APIRouter(prefix="/v1/audit", tags=["access"])
 
@@ -30,8 +29,8 @@ def list_audit(
     method: Annotated[Text, Query(description="Only of this method.")] = None,
     route: Annotated[Text, Query(description="Only of this route, such as /v1/jobs.")] = None,
     request_id: Annotated[Text, Query(description="Only of this request.")] = None,
-    since: Annotated[AwareDatetime | None, Query(description="Not before.")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Before.")] = None,
+    since: Annotated[Time | None, Query(description="Not before.")] = None,
+    until: Annotated[Time | None, Query(description="Before.")] = None,
     project: Annotated[
         Text, Query(description="The operator's: of this project, or `*` for all.")
     ] = None,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request
+from pydantic import AwareDatetime, BeforeValidator
 
 from selftaught.http import Refused
 
@@ -20,6 +22,16 @@ Cursor = Annotated[
     str | None, Query(max_length=128, description="Id of the last item of the page before.")
 ]
 JobId = Annotated[str, Path(description="A job's id.", examples=["job_019ac5a1c3d08f2a5b7c9d0e"])]
+
+
+def _written(value: object) -> object:
+    """A date and a time, as RFC 3339 writes them; pydantic takes a bare number for one, too."""
+    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):
+        raise ValueError("a date and time as in RFC 3339, such as 2026-11-27T09:00:00Z")
+    return value
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_written)]
 
 
 async def _storable(request: Request) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
-from pydantic import AwareDatetime, BeforeValidator
 from sqlalchemy import select
 
 from selftaught.contracts import Latency, OrderVerdict, Page, VerdictOut, VerdictTrace
@@ -14,23 +12,13 @@ from selftaught.database import transaction
 from selftaught.database.tables import LoggedVerdict, ModelVersion
 from selftaught.http import problem_docs
 from services.api import problems, views
-from services.api.deps import LARGEST, Cursor, Limit
+from services.api.deps import LARGEST, Cursor, Limit, Time
 
 VerdictId = Annotated[
     str, Path(description="An answer's id.", examples=["vdt_019ac5a1c3d08f2a5b7c9d0e"])
 ]
 
 router = APIRouter(prefix="/v1/verdicts", tags=["verdicts"])
-
-
-def _written(value: object) -> object:
-    """A date and a time, as RFC 3339 writes them; pydantic takes a bare number for one, too."""
-    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):
-        raise ValueError("a date and time as in RFC 3339, such as 2026-11-27T09:00:00Z")
-    return value
-
-
-Time = Annotated[AwareDatetime, BeforeValidator(_written)]
 
 
 @router.get("", responses=problem_docs())
