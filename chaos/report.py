@@ -67,7 +67,7 @@ def tell(
     write = sys.stdout.write
     write("\n")
     for name, value in rows:
-        write(f"{name:<64s}{value}\n")
+        write(f"{name:<63s} {value}\n")
     for title, found in (
         ("broken", broken), ("differences", differences), ("untyped", untyped), ("wrong", wrong),
         ("did not end in time", stuck),
