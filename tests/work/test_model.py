@@ -53,16 +53,25 @@ class Job(RuleBasedStateMachine):
 
     expected: list[tuple[int, str, str, dict[str, int]]] = []  # noqa: RUF012 of an undisturbed job
 
-    @initialize(until=st.sampled_from(["register", "pair", "judge"]))
-    def start(self, until: str) -> None:
+    @initialize(
+        until=st.sampled_from(["register", "pair", "judge"]),
+        unseen=st.sampled_from(["finish", "fail", "let_go", "die"]),
+    )
+    def start(self, until: str, unseen: str) -> None:
         self.messages: list[str] = []
         self.leases: list[Lease] = []
         self.job_id = helpers.make_job()
         helpers.drain(self.job_id, until=until)
         self.applied = self.chunks(State.SUCCEEDED)
         self.send()
+        waiting = helpers.ready(
+            self.job_id
+        )  # other messages are of what is done, and of other jobs
+        self.messages = [one for one in self.messages if one in waiting]
         for chunk_id in self.messages[:2]:  # some are at work: else much of what comes is nothing
             self.claim(chunk_id)
+        self.pause_unseen(0, unseen)
+        self.ask("resume")
 
     def chunks(self, *states: State) -> set[str]:
         with transaction() as session:
