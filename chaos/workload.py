@@ -121,7 +121,7 @@ class Workload:
         """This thread's client of the gateway as it is now: a new stack has a new port."""
         url = self.stack.gateway_url
         if getattr(self._clients, "url", None) != url:
-            self._clients.url, self._clients.client = url, Client(url, timeout=30.0)
+            self._clients.url, self._clients.client = url, Client(url, timeout=30.0, retries=0)
         found: Client = self._clients.client
         return found
 

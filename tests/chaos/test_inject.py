@@ -23,7 +23,12 @@ def faults(redis: Redis, pid: int) -> Iterator[Fault]:
     yield Fault(2, "cut", "redis", 0.0, 0.0)
     assert redis.client_id() != connection, "the client had to connect anew"
     yield Fault(3, "freeze", "redis", 0.0, 60.0)
-    assert psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    for _ in range(200):  # a signal takes a moment to arrive
+        if psutil.Process(pid).status() == psutil.STATUS_STOPPED:
+            break
+        time.sleep(0.05)
+    else:
+        raise AssertionError("the server was not stopped")
     yield Fault(4, "kill", "redis", 0.0, 0.0)
 
 
