@@ -92,14 +92,18 @@ def create_project(
     name: Annotated[str, typer.Argument(help="a-z 0-9 . _ -")], home: Home = DEFAULT_HOME
 ) -> None:
     """Make a project: its datasets, jobs, models and keys are its own."""
+    from pydantic import ValidationError
     from sqlalchemy.dialects.postgresql import insert
 
-    from selftaught import tenancy
+    from selftaught.contracts import ProjectIn
     from selftaught.database.tables import Project
     from selftaught.keys import KeyRefused
 
-    if not tenancy.NAME.fullmatch(name):
-        raise typer.BadParameter(f"{name!r} cannot be a project: use up to 64 of a-z 0-9 . _ -")
+    try:
+        ProjectIn(id=name)
+    except ValidationError as error:
+        why = f"{name!r} cannot be a project: use up to 64 of a-z 0-9 . _ -"
+        raise typer.BadParameter(why) from error
     made = insert(Project).values(id=name).on_conflict_do_nothing().returning(Project.id)
 
     def make(session: Session) -> None:

@@ -13,7 +13,6 @@ starter's, a plain thread has none.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,8 +21,6 @@ DEFAULT = "default"
 """The project that is there from the first: the operator's own."""
 HEADER = "x-selftaught-project"
 """How the gateway tells an evaluator for whom it asks. Evaluators are not for clients."""
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-"""What a project may be called."""
 
 _project: ContextVar[str | None] = ContextVar("selftaught_project", default=None)
 

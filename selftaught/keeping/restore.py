@@ -1,8 +1,9 @@
 """From a backup to an empty database and a home: whole, or nothing that anybody would use.
 
 Files come first: until a row names them they are nothing. Rows come in one transaction, at the
-schema revision that they were saved at, and are then migrated forward. An interrupted restore can
-be started again; what is in place is kept.
+schema revision that they were saved at, and are then migrated forward. A restore that was
+interrupted before its rows were in can be started again, and keeps the files that are in place.
+Once they are in, a start of the platform does the rest: it migrates, and leases of then run out.
 """
 
 from __future__ import annotations
