@@ -9,7 +9,7 @@ VLLM_STAMP := $(VLLM)/.ready
 VLLM_CUDA := constraints-vllm-cuda.txt
 PYTHON ?= python3
 
-.PHONY: setup demo test test-vllm chaos lint schemathesis audit proof smollm2 check-images check-trl lock lock-vllm-cuda clean
+.PHONY: setup demo test test-vllm test-browser chaos lint schemathesis audit proof smollm2 check-images check-trl lock lock-vllm-cuda clean
 
 setup: $(STAMP)
 
@@ -51,6 +51,12 @@ test: $(STAMP) $(TRL_STAMP)  ## lint, types, unit and integration tests on real 
 
 test-vllm: $(STAMP) $(VLLM_STAMP)  ## whole jobs on the real vLLM, on this CPU; it is killed, hung and starved
 	$(PY) -m pytest -m vllm tests/vllm
+
+# Root on Debian takes the distribution's Chromium, everybody else the one that Playwright brings.
+test-browser: $(STAMP)  ## the dashboard in a real Chromium on the real stack
+	command -v "$${CHROMIUM:-chromium}" || (apt-get -qq update && apt-get -qq -y install chromium) \
+	  || $(PY) -m playwright install chromium
+	$(PY) -m pytest -m browser tests/web
 
 CHAOS_SECONDS ?= 1800
 CHAOS_FAULTS ?= 200

@@ -57,15 +57,8 @@ _HEADERS = {
     "cache-control": "no-store",  # but where a route says otherwise
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
 }
-"""On every answer. What was uploaded is never a page, and no page of another site shows ours."""
-_DOCS_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
-    "style-src 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com; "
-    "font-src https://fonts.gstatic.com; img-src 'self' data: https:; "
-    "worker-src blob:; connect-src 'self'; frame-ancestors 'none'"
-)
-"""Of the pages that FastAPI makes from the OpenAPI document; they load their scripts from there."""
-_DOCS_PATHS = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
+"""On every answer, unless it says otherwise. What was uploaded is never a page, and no page of
+another site shows ours."""
 _SHOWN_HEADERS = (
     "ETag",
     "Idempotency-Replayed",
@@ -381,8 +374,6 @@ class RequestMiddleware:
                 headers["x-request-id"] = rid
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                if scope["path"] in _DOCS_PATHS:
-                    headers["content-security-policy"] = _DOCS_POLICY
             await send(message)
 
         timely = _timely(receive)

@@ -4,6 +4,8 @@ One module for each kind of thing; import from here.
 """
 
 from selftaught.contracts.access import (
+    CallerKey,
+    CallerOut,
     KeyIn,
     KeyMade,
     KeyOut,
@@ -176,6 +178,8 @@ __all__ = [
     "BatchSettings",
     "BatchState",
     "BatchUsage",
+    "CallerKey",
+    "CallerOut",
     "CanaryAgreement",
     "CanaryArm",
     "CanaryIn",

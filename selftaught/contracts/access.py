@@ -111,3 +111,28 @@ class KeyMade(KeyOut):
     model_config = example(**_KEY, secret="st_8fQz1bT4mXn0c2VwJk9rLh6yUeSdGa3pBiFoZq7xMtE")  # nosec B106
 
     secret: str = Field(description="Send it as `Authorization: Bearer`; it is not kept here.")
+
+
+class CallerKey(BaseModel):
+    """The key that a caller sent."""
+
+    id: str = Field(description="As in the list of keys.")
+    name: str = Field(description="What it was called when it was made.")
+
+
+class CallerOut(BaseModel):
+    """Who calls, and what this caller may do here."""
+
+    model_config = example(
+        project="support",
+        key={"id": _KEY["id"], "name": _KEY["name"]},
+        scopes=["judge", "read"],
+        operator=False,
+        version="0.1.0",
+    )
+
+    project: str = Field(description="The project whose things the caller sees.")
+    key: CallerKey | None = Field(description="The key; none of an open gateway's caller without.")
+    scopes: list[Scope] = Field(description="What the caller may do.")
+    operator: bool = Field(description="Whether the operator's own routes answer, too.")
+    version: str = Field(description="Of this gateway.")

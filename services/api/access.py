@@ -26,10 +26,12 @@ from selftaught.http import Refused, problem_docs
 from selftaught.settings import get_settings
 from services.api import around, limits
 
-Rule = Scope | Literal["operator"]
-"""The scope that a key needs; `operator`: `admin`, in the first project. Such routes see all."""
+Rule = Scope | Literal["any", "operator"]
+"""The scope that a key needs; `any`: a good key is enough. `operator`: `admin`, in the first
+project; such routes see all."""
 
 RULES: dict[str, Rule] = {
+    "GET /v1/caller": "any",
     "POST /v1/datasets": "write",
     "GET /v1/datasets": "read",
     "GET /v1/datasets/{dataset_id}": "read",
@@ -172,7 +174,7 @@ async def access(request: Request, given: Given) -> keys.Caller:
         except keys.InvalidKey as error:
             raise unauthorised("invalid_key", str(error)) from error
     request.state.caller = caller
-    if not (rule == "operator" and _is_operator(caller)):  # who also looks when Postgres is away
+    if not (rule == "operator" and is_operator(caller)):  # who also looks when Postgres is away
         await limits.enter(request, caller.project)
     await around.begin(request, caller)
     _need(caller, rule)
@@ -224,14 +226,17 @@ def _of_this_machine(origin: str) -> bool:
         return False
 
 
-def _is_operator(caller: keys.Caller) -> bool:
+def is_operator(caller: keys.Caller) -> bool:
+    """Whether the operator's routes answer this caller."""
     return caller.project == tenancy.DEFAULT and "admin" in caller.scopes
 
 
 def _need(caller: keys.Caller, rule: Rule) -> None:
+    if rule == "any":
+        return
     scope: Scope = "admin" if rule == "operator" else rule
     if scope not in caller.scopes:
         raise Refused(403, "missing_scope", f"{caller.told} lacks the scope {scope!r}")
-    if rule == "operator" and not _is_operator(caller):
+    if rule == "operator" and not is_operator(caller):
         detail = f"this is for keys of the project {tenancy.DEFAULT!r}, the operator's own"
         raise Refused(403, "operator_only", detail)

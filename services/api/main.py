@@ -17,6 +17,7 @@ from services.api import (
     around,
     audit,
     batches,
+    caller,
     canaries,
     data,
     datasets,
@@ -32,6 +33,7 @@ from services.api import (
     limits,
     metrics,
     models,
+    pages,
     projects,
     promotions,
     rates,
@@ -60,6 +62,7 @@ RESOURCES = (
     engines,
     judge,
     batches,
+    caller,
     keys,
     projects,
     webhooks,
@@ -105,6 +108,8 @@ def create_app() -> FastAPI:
         openapi_tags=[{"name": name, "description": told} for name, told in TAGS.items()],
         lifespan=_lifespan,
         generate_unique_id_function=_operation_id,
+        docs_url=None,  # pages.py has one that loads nothing from elsewhere
+        redoc_url=None,
     )
     registry = CollectorRegistry()
     registry.register(metrics.WorkCollector())
@@ -127,6 +132,8 @@ def create_app() -> FastAPI:
             resource.router, dependencies=[Depends(access.access)], responses=access.DOCS
         )
     app.include_router(health.router)
+    app.include_router(pages.router)
+    app.mount(pages.FILES, pages.files())
     return app
 
 

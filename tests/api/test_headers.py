@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from pydantic import ValidationError
@@ -39,12 +40,16 @@ def test_every_answer_tells_browsers_not_to_guess_frame_or_keep_it(client: TestC
         assert "access-control-allow-origin" not in headers and "server" not in headers
 
 
-def test_the_pages_of_the_document_load_their_scripts_and_cannot_be_framed(
-    client: TestClient,
-) -> None:
-    for path in ("/docs", "/redoc"):
-        policy = client.get(path).headers["content-security-policy"]
-        assert "https://cdn.jsdelivr.net" in policy and "frame-ancestors 'none'" in policy
+def test_pages_load_nothing_from_elsewhere_and_cannot_be_framed(client: TestClient) -> None:
+    for path in ("/", "/docs"):
+        answer = client.get(path)
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'; script-src 'self';" in policy, path
+        assert "frame-ancestors 'none'" in policy and "http" not in policy
+        assert answer.headers["cache-control"] == "no-cache" and answer.headers["etag"]
+        loaded = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
+        assert loaded and all(client.get(one).status_code == 200 for one in loaded), path
+        assert all(one.startswith("/web/") for one in loaded)
 
 
 def test_uploaded_text_is_never_a_page(client: TestClient) -> None:

@@ -63,6 +63,7 @@ REFS = ("<model>", "<model>:0", "<model>:latest", "tour:<number>", "tour:<alias>
 OWN = "/v1/models/tour/aliases/latest"
 
 ASKS: dict[str, list[Ask]] = {
+    "GET /v1/caller": [Ask("/v1/caller", makes=True)],
     "POST /v1/datasets": [
         Ask("/v1/datasets?name=<dataset>", '{"instruction": "i"}', JSONL, makes=True),
         Ask(

@@ -1,0 +1,84 @@
+"""The frame around every page: what it weighs, who is signed in, light and dark, by keyboard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from selftaught.client import Client
+
+pytestmark = pytest.mark.browser
+
+FIRST_LOAD = 300_000
+"""Bytes over the wire until the first page is there."""
+
+
+def test_the_first_load_is_small(page: Page) -> None:
+    sizes: list[int] = []
+
+    def count(request: Any) -> None:
+        sent = request.sizes()
+        sizes.append(sent["responseBodySize"] + sent["responseHeadersSize"])
+
+    page.on("requestfinished", count)
+    page.goto("/")
+    expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
+    page.wait_for_load_state("networkidle")
+    assert len(sizes) > 5 and sum(sizes) < FIRST_LOAD, sum(sizes)
+
+
+def test_jobs_are_listed(
+    page: Page, done: dict[str, Any], clean: Callable[[Page], None], shot: Callable[..., None]
+) -> None:
+    page.goto("/")
+    row = page.get_by_role("row").filter(has_text=done["id"])
+    expect(row.get_by_text("succeeded")).to_be_visible()
+    clean(page)
+    shot(page, "jobs")
+
+
+def test_a_closed_gateway_asks_for_a_key(
+    page: Page, api: Client, refused: set[int], clean: Callable[[Page], None]
+) -> None:
+    """This one is open: a wrong key is what it refuses, as a closed one refuses none."""
+    refused.add(401)
+    secret = api.create_key("browser", ["read"])["secret"]
+    page.goto("/")
+    page.evaluate("sessionStorage.setItem('selftaught.key', 'st_wrong')")
+    page.reload()
+    field = page.get_by_label("API key")
+    expect(field).to_be_visible()
+    clean(page)
+    field.fill(secret)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("key browser")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_text("key browser")).to_have_count(0)
+
+
+def test_the_theme_is_kept(page: Page) -> None:
+    page.goto("/")
+    ground = "getComputedStyle(document.documentElement).backgroundColor"
+    light = page.evaluate(ground)
+    page.get_by_role("button", name="Theme: system").click()
+    page.get_by_role("button", name="Theme: light").click()
+    expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
+    assert page.evaluate(ground) != light
+    page.reload()
+    expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
+
+
+def test_the_first_tab_skips_the_navigation(page: Page) -> None:
+    page.goto("/")
+    expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_focused()
+    page.get_by_role("link", name="Skip to the page").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+
+
+def test_the_api_pages_load_nothing_from_elsewhere(page: Page) -> None:
+    page.goto("/docs")
+    expect(page.get_by_text("/v1/caller")).to_be_visible()
