@@ -174,6 +174,7 @@ async def access(request: Request, given: Given) -> keys.Caller:
         except keys.InvalidKey as error:
             raise unauthorised("invalid_key", str(error)) from error
     request.state.caller = caller
+    request.state.secret = None if given is None else given.credentials
     if not (rule == "operator" and is_operator(caller)):  # who also looks when Postgres is away
         await limits.enter(request, caller.project)
     await around.begin(request, caller)
@@ -184,6 +185,19 @@ async def access(request: Request, given: Given) -> keys.Caller:
 
 Caller = Annotated[keys.Caller, Depends(access)]
 """Who called."""
+
+
+async def still_good(request: Request) -> bool:
+    """Whether the key that a long answer was begun with is still one, with the scope for it."""
+    secret: str | None = request.state.secret
+    if secret is None:
+        return True
+    with tenancy.inside(None):
+        try:
+            _need(await request.app.state.known_keys.caller(secret), rule_of(request))
+        except (keys.InvalidKey, Refused):
+            return False
+    return True
 
 
 def rule_of(request: Request) -> Rule:

@@ -17,6 +17,7 @@ from selftaught.database import transaction
 from selftaught.database.tables import Event
 from selftaught.http import problem_docs
 from services.api import jobs, views
+from services.api.access import still_good
 from services.api.deps import JobId, Limit, Seq
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -64,13 +65,16 @@ def list_events(
     if ended and not page.data:
         return Response(status_code=204)
     return EventSourceResponse(
-        stream(job_id, start), ping=KEEP_ALIVE_SECONDS, headers={"Cache-Control": "no-store"}
+        stream(request, job_id, start),
+        ping=KEEP_ALIVE_SECONDS,
+        headers={"Cache-Control": "no-store"},
     )
 
 
-async def stream(job_id: str, after: int) -> AsyncIterator[ServerSentEvent]:
-    """Every event after `after`, as it is written, until the job has ended."""
-    while True:
+async def stream(request: Request, job_id: str, after: int) -> AsyncIterator[ServerSentEvent]:
+    """Every event after `after`, as it is written, until the job has ended, or the key is good no
+    longer: who comes back with it gets a 401."""
+    while await still_good(request):
         page, ended = await run_in_threadpool(read, job_id, after, 100)
         for event in page.data:
             after = event.seq

@@ -114,13 +114,17 @@ def pause_job(job_id: JobId) -> JobOut:
     return _controlled(job_id, control.pause_job)
 
 
-@router.post("/{job_id}/resume", status_code=202, responses=problem_docs(404, 409))
+@router.post(
+    "/{job_id}/resume", status_code=202, responses=problem_docs(404, 409), dependencies=[Work]
+)
 def resume_job(job_id: JobId) -> JobOut:
     """Let a paused job go on where it stands. A job that is going on is left alone."""
     return _controlled(job_id, control.resume_job)
 
 
-@router.post("/{job_id}/retry", status_code=202, responses=problem_docs(404, 409))
+@router.post(
+    "/{job_id}/retry", status_code=202, responses=problem_docs(404, 409), dependencies=[Work]
+)
 def retry_job(job_id: JobId) -> JobOut:
     """Let a failed job go on from the stage that failed; what that stage has finished is kept.
 

@@ -14,6 +14,7 @@ from selftaught.work import control
 from selftaught.work.events import emit
 from tests.api.conftest import assert_problem
 from tests.api.helpers import post_job, upload
+from tests.api.test_access import as_key, make_key
 
 SSE = {"accept": "text/event-stream"}
 
@@ -100,3 +101,15 @@ def test_a_stream_follows_a_running_job_to_its_end(client: TestClient) -> None:
     assert [e["seq"] for e in events] == list(range(1, len(events) + 1))
     assert sum(e["type"] == "tick" for e in events) == 250
     assert events[-1]["type"] == "job.cancelled"
+
+
+def test_a_stream_ends_with_its_key(client: TestClient) -> None:
+    job = new_job(client)
+    key = make_key(client, "watcher", "read")
+    headers = {**SSE, **as_key(client, key["secret"])}
+    revoking = threading.Timer(0.3, lambda: client.delete(f"/v1/keys/{key['id']}"))
+    revoking.start()
+    events = parse(client.get(f"/v1/jobs/{job}/events", headers=headers).text)
+    revoking.join()
+    assert events and events[-1]["type"] != "job.cancelled"  # the job goes on
+    assert_problem(client.get(f"/v1/jobs/{job}/events", headers=headers), 401, "invalid_key")

@@ -160,7 +160,8 @@ def test_used_up_quotas_let_nothing_in(client: TestClient, red: dict[str, str]) 
     use(tokens=99, gpu_seconds=59.5)
     client.app.state.standings.forget("red")  # type: ignore[attr-defined]
     job = {"dataset": dataset, "recipe": {"name": "r", "validate": {"instructions": 2}}}
-    assert client.post("/v1/jobs", json=job, headers=red).status_code == 201
+    made = client.post("/v1/jobs", json=job, headers=red)
+    assert made.status_code == 201
     pair = {"instruction": "i", "response_a": "a", "response_b": "b"}
     assert client.post("/judge", json=pair, headers=red).status_code != 429
     use(tokens=1)
@@ -174,6 +175,8 @@ def test_used_up_quotas_let_nothing_in(client: TestClient, red: dict[str, str]) 
         "/v1/evaluations": {"model": "m", "dataset": dataset},
         "/v1/models/m/versions/1/reviews": {"size": 5, "source": dataset},
         "/v1/models": {"base_model": "smallworld"},
+        f"/v1/jobs/{made.json()['id']}/resume": None,
+        f"/v1/jobs/{made.json()['id']}/retry": None,
     }.items():
         answer = client.post(path, json=body, headers=red)
         assert (
