@@ -53,6 +53,20 @@ class VersionOut(BaseModel):
     created_at: dt.datetime = Field(description="When it was published.")
 
 
+class VersionFile(BaseModel):
+    """A file of a trained version."""
+
+    model_config = example(
+        name="adapter_model.safetensors",
+        bytes=787176,
+        url="/v1/models/tour/versions/1/files/adapter_model.safetensors",
+    )
+
+    name: str = Field(description="As PEFT or transformers saved it.")
+    bytes: int = Field(description="Its size.")
+    url: str = Field(description="Where to get it.")
+
+
 class ModelOut(BaseModel):
     """A name, its versions, and what its aliases mean now."""
 

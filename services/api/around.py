@@ -19,7 +19,16 @@ from services.api.fingerprints import HEADER, Fingerprint
 logger = logging.getLogger(__name__)
 
 _CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-ASKS = frozenset({"/judge", "/v1/judge", "/v1/score", "/v1/rank"})
+ASKS = frozenset(
+    {
+        "/judge",
+        "/v1/judge",
+        "/v1/score",
+        "/v1/rank",
+        "/v1/chat/completions",
+        "/openai/v1/chat/completions",
+    }
+)
 """Routes that change nothing, though they are POST: they have no audit rows."""
 
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, cast
 
 import aiohttp
 import orjson
 from fastapi import APIRouter, FastAPI, Header, Request, Response
+from pydantic import BaseModel
 
 from selftaught import sse, tenancy
 from selftaught.contracts import (
@@ -70,8 +73,17 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
 }
 Named = Annotated[str | None, Header(description="The model, where the body names none.")]
 _KEPT = ("content-type", "retry-after")
-_LAST = (b"event: verdict\n", b"event: error\n")
-"""How the event begins that ends a stream."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the events begin that end a stream, and what ends it instead if the evaluator is lost."""
+
+    events: tuple[bytes, ...]
+    lost: Callable[[dict[str, Any]], bytes]
+
+
+JUDGED = Ending((b"event: verdict\n", b"event: error\n"), partial(sse.event, "error"))
 
 
 class Unreachable(Exception):
@@ -95,7 +107,12 @@ class Evaluators:
         self._session = session
 
     async def post(
-        self, path: str, body: bytes, headers: Mapping[str, str], timeout: float
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        timeout: float,
+        ending: Ending = JUDGED,
     ) -> Response:
         """An evaluator's answer, whose events, if it is a stream, are passed on as they come.
 
@@ -117,7 +134,7 @@ class Evaluators:
                     allow_redirects=False,
                 )
                 if answer.content_type == sse.MEDIA_TYPE:
-                    return _passed_on(answer, replica, headers["x-request-id"])
+                    return _passed_on(answer, replica, headers["x-request-id"], ending)
                 async with answer:
                     kept = {name: answer.headers[name] for name in _KEPT if name in answer.headers}
                     return Response(await answer.read(), answer.status, kept)
@@ -175,7 +192,9 @@ class Evaluators:
         return min(self._replicas, key=lambda one: (max(0.0, one.lost_until - now), one.calls))
 
 
-def _passed_on(answer: aiohttp.ClientResponse, replica: Replica, rid: str) -> EventStream:
+def _passed_on(
+    answer: aiohttp.ClientResponse, replica: Replica, rid: str, ending: Ending
+) -> EventStream:
     """An evaluator's events; it has one call more until they end. A client that leaves closes the
     connection, which ends the evaluator's work."""
     replica.calls += 1
@@ -184,17 +203,17 @@ def _passed_on(answer: aiohttp.ClientResponse, replica: Replica, rid: str) -> Ev
         replica.calls -= 1
         answer.close()
 
-    return EventStream(_events(answer, rid), ended)
+    return EventStream(_events(answer, rid, ending), ended)
 
 
-async def _events(answer: aiohttp.ClientResponse, rid: str) -> AsyncIterator[bytes]:
-    """The evaluator's events, whole ones only; if it is lost before the last, an `error`."""
+async def _events(answer: aiohttp.ClientResponse, rid: str, ending: Ending) -> AsyncIterator[bytes]:
+    """The evaluator's events, whole ones only; if it is lost before the last, an error."""
     rest, last = b"", False
     lost = problem(503, "evaluator_lost", "the evaluator was lost; ask again", rid)
     try:
         async for piece in answer.content.iter_any():
             whole, end, rest = (rest + piece).rpartition(sse.END)
-            last = last or any(one.startswith(_LAST) for one in whole.split(sse.END))
+            last = last or any(one.startswith(ending.events) for one in whole.split(sse.END))
             if whole:
                 yield whole + end
     except TimeoutError:
@@ -202,7 +221,7 @@ async def _events(answer: aiohttp.ClientResponse, rid: str) -> AsyncIterator[byt
     except (aiohttp.ClientError, OSError) as error:
         logger.warning("request %s: an evaluator was lost: %s", rid, error)
     if not last:
-        yield sse.event("error", orjson.loads(lost.body))
+        yield ending.lost(orjson.loads(lost.body))
 
 
 async def prepare(app: FastAPI, version_id: str) -> None:
@@ -263,6 +282,13 @@ async def rank(request: Request, body: RankIn, selftaught_model: Named = None) -
 async def _ask(request: Request, path: str, body: Asked, named: str | None) -> Response:
     if body.model is None and named is not None:
         body = body.model_copy(update={"model": named})
+    return await ask(request, path, body, body.timeout_seconds)
+
+
+async def ask(
+    request: Request, path: str, body: BaseModel, seconds: float, ending: Ending = JUDGED
+) -> Response:
+    """An evaluator's answer, which it gives, or refuses, within so many seconds. Raises Refused."""
     found = cast(Evaluators, request.app.state.evaluators)
     headers = {
         "content-type": "application/json",
@@ -272,7 +298,7 @@ async def _ask(request: Request, path: str, body: Asked, named: str | None) -> R
     sent = body.model_dump_json(exclude_none=True).encode()
     try:
         return await while_connected(
-            request, found.post(path, sent, headers, body.timeout_seconds + SPARE)
+            request, found.post(path, sent, headers, seconds + SPARE, ending)
         )
     except TimeoutError as error:
         raise Refused(504, "evaluator_timeout", "the evaluator did not answer in time") from error

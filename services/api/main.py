@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
@@ -19,11 +20,13 @@ from services.api import (
     batches,
     caller,
     canaries,
+    chat,
     data,
     datasets,
     engines,
     evaluations,
     events,
+    files,
     health,
     idempotency,
     iterations,
@@ -54,6 +57,7 @@ RESOURCES = (
     recipes,
     templates,
     models,
+    files,
     canaries,
     verdicts,
     promotions,
@@ -61,6 +65,7 @@ RESOURCES = (
     reviews,
     engines,
     judge,
+    chat,
     batches,
     caller,
     keys,
@@ -86,6 +91,7 @@ TAGS = {
     "evaluations": "A version on a benchmark, and two of them compared.",
     "reviews": "People look at a version's judgments, blind; how well it agrees with them.",
     "judge": "Which response is better, how good is one, which is the best of many.",
+    "openai": "The same versions as OpenAI's clients ask for models; errors are OpenAI's, too.",
     "access": "Projects, which see nothing of each other, their keys, limits and audit log.",
     "webhooks": "Your own addresses, told of events, signed by Standard Webhooks.",
     "operations": "For those who run the platform.",
@@ -118,6 +124,8 @@ def create_app() -> FastAPI:
     app.add_exception_handler(idempotency.Replayed, idempotency.on_replayed)
     app.state.streaming = frozenset({datasets.router.prefix, batches.router.prefix})
     http.install(app, registry, streaming=app.state.streaming, origins=get_settings().cors_origins)
+    app.add_middleware(chat.Errors)
+    app.openapi = cache(chat.documented(app.openapi))  # type: ignore[method-assign]
     routes = [
         route
         for resource in RESOURCES

@@ -1,4 +1,4 @@
-"""POST /judge, /v1/score and /v1/rank without HTTP: which version answers, by which engine.
+"""What the routes of main.py ask, without HTTP: which version answers, by which engine.
 
 The version is looked up on every call, so a moved alias counts at once, in every replica. Looks and
 questions that are equal and in flight together are one. Weights are loaded once.
@@ -23,6 +23,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from selftaught import tenancy
 from selftaught.contracts import (
     Asked,
+    ChatIn,
+    ChatOut,
     JudgeIn,
     JudgeOut,
     Latency,
@@ -43,6 +45,7 @@ from selftaught.judging import JudgeTemplate, ScoreTemplate
 from selftaught.registry import judge_template, score_template
 from selftaught.settings import get_settings
 from selftaught.versions import open_version
+from services.evaluator import chat
 from services.evaluator.askers import Answered, Asker, asker
 from services.evaluator.calibration import Calibrations
 from services.evaluator.live import Live
@@ -64,6 +67,8 @@ logger = logging.getLogger(__name__)
 
 PATIENCE = 20.0
 """Seconds that a caller waits for a server to be started."""
+CHAT_SECONDS = 600.0
+"""Deadline of a chat completion; OpenAI's clients wait as long."""
 COMPARED_AT_ONCE = 64
 """Comparisons of one ranking in flight."""
 VERSIONS = 64
@@ -117,15 +122,15 @@ class Judge:
         DeadlineExceeded, and inference's InferenceErrors; so do the other methods.
         """
         started = time.perf_counter()
-        async with self._admitted(question):
-            named = await self._aliases.get(_ref(question))
+        async with self._admitted(question.timeout_seconds):
+            named = await self._aliases.get(_ref(question.model))
             return await self.traffic.judge(question, named, request_id, started, live)
 
     async def score(self, question: ScoreIn) -> ResponseScore:
         """How good one response is: the mean of as many scores as votes."""
         started = time.perf_counter()
-        async with self._admitted(question):
-            version = await self._resolve(question)
+        async with self._admitted(question.timeout_seconds):
+            version = await self._resolve(question.model)
             template = await self._score_template(question.template)
             answer = await self._answer(
                 version,
@@ -139,8 +144,8 @@ class Judge:
     async def rank(self, question: RankIn) -> Ranking:
         """Responses from the best to the worst; all comparisons by one version."""
         started = time.perf_counter()
-        async with self._admitted(question):
-            version = await self._resolve(question)
+        async with self._admitted(question.timeout_seconds):
+            version = await self._resolve(question.model)
             room = asyncio.Semaphore(COMPARED_AT_ONCE)
 
             async def compare(one: int, other: int) -> Ruling:
@@ -149,6 +154,18 @@ class Judge:
                     return found
 
             return await rank(question, compare, started)
+
+    async def chat(self, question: ChatIn, heard: chat.Chunks | None = None) -> ChatOut:
+        """What a version says in a conversation; each time anew. `heard` hears it as it is
+        written."""
+        async with self._admitted(CHAT_SECONDS):
+            version = await self._resolve(question.model)
+            requests = chat.requests_of(question)
+            if heard is not None:
+                requests = heard.begin(version, requests)
+            sampling = question.sampling(version.lineage["judge_max_tokens"])
+            new = await self._ask(version, requests, sampling)
+            return chat.completion(question, version, new.completions)
 
     async def warm_up(self) -> None:
         """Open the newest versions that aliases name, so that no call waits for what it can load.
@@ -221,25 +238,24 @@ class Judge:
         return versions
 
     @asynccontextmanager
-    async def _admitted(self, question: Asked) -> AsyncIterator[None]:
+    async def _admitted(self, seconds: float) -> AsyncIterator[None]:
         """Room for a call, and its deadline. Raises Busy, DeadlineExceeded."""
         if self.now >= self.limit:
             raise Busy(f"{self.limit} calls are being answered")
         self.now += 1
-        deadline = asyncio.timeout(question.timeout_seconds)
+        deadline = asyncio.timeout(seconds)
         try:
             async with deadline:
                 yield
         except TimeoutError as error:
             if not deadline.expired():
                 raise
-            told = f"no answer within {question.timeout_seconds:g} s"
-            raise DeadlineExceeded(told) from error
+            raise DeadlineExceeded(f"no answer within {seconds:g} s") from error
         finally:
             self.now -= 1
 
-    async def _resolve(self, question: Asked) -> ModelVersion:
-        return await self._version((await self._aliases.get(_ref(question))).version_id)
+    async def _resolve(self, model: str | None) -> ModelVersion:
+        return await self._version((await self._aliases.get(_ref(model))).version_id)
 
     async def _judged(
         self, version_id: str, question: JudgeIn, started: float, live: Live | None
@@ -330,8 +346,8 @@ class Judge:
         return new
 
 
-def _ref(question: Asked) -> Ref:
-    return tenancy.current() or tenancy.DEFAULT, question.model
+def _ref(model: str | None) -> Ref:
+    return tenancy.current() or tenancy.DEFAULT, model
 
 
 def _row(version_id: str) -> ModelVersion:

@@ -13,6 +13,8 @@ from sqlalchemy.exc import NoResultFound
 import selftaught
 from selftaught import http, tenancy
 from selftaught.contracts import (
+    ChatIn,
+    ChatOut,
     JudgeIn,
     JudgeOut,
     Latency,
@@ -30,15 +32,20 @@ from selftaught.inference import (
     InferenceError,
     ModelLoadError,
 )
+from selftaught.inference.openai import PROMPT_STATUS
 from selftaught.readiness import READY_DOCS, Alive, Readiness, postgres, readiness, schema
 from selftaught.registry import UnknownName
 from selftaught.settings import get_settings
-from services.evaluator import live
+from services.evaluator import chat, live
 from services.evaluator.judge import Busy, DeadlineExceeded, Judge
 from services.evaluator.ruling import TooLong
 
 logger = logging.getLogger(__name__)
 
+REFUSED = (
+    "the model takes no such messages: some know no system message, others want a user's and an "
+    "assistant's in turns"
+)
 DOCS = problem_docs(404, 409, 429, 502, 503, 504)
 
 
@@ -117,6 +124,25 @@ def create_app() -> FastAPI:
         """Which responses are better than which?"""
         with refusals():
             return await http.while_connected(request, judge.rank(body))
+
+    @app.post(
+        "/chat/completions", name="chat", tags=["judge"], response_model=ChatOut, responses=DOCS
+    )
+    async def chat_completion(request: Request, body: ChatIn) -> ChatOut | Response:
+        """What does a version say in this conversation?"""
+
+        async def asked(heard: chat.Chunks | None = None) -> ChatOut:
+            with refusals():
+                try:
+                    return await judge.chat(body, heard)
+                except EngineRefused as error:
+                    if error.status not in PROMPT_STATUS:
+                        raise
+                    raise Refused(422, "prompt_refused", REFUSED, param="messages") from error
+
+        if body.stream:
+            return await chat.answer(request, body, asked)
+        return await http.while_connected(request, asked())
 
     @app.post(
         "/prepare", name="prepare", tags=["operations"], responses=problem_docs(404, 502, 503)

@@ -30,3 +30,17 @@ def assert_problem(answer: Any, status: int, code: str, param: str | None = None
     if param is not None:
         assert body["param"] == param, body
     return body
+
+
+def assert_error(answer: Any, status: int, code: str, param: str | None = None) -> str:
+    """The answer is an error as OpenAI's clients read it; returns its message."""
+    body: dict[str, Any] = answer.json()
+    assert body.keys() == {"error"}, body
+    error = body["error"]
+    assert (answer.status_code, error["code"]) == (status, code), body
+    assert answer.headers["content-type"] == "application/json"
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    assert error.keys() == {"message", "type", "param", "code"} and error["type"]
+    if param is not None:
+        assert error["param"] == param, body
+    return str(error["message"])

@@ -41,6 +41,8 @@ NEVER = {
     "/v1/judge": "a question changes nothing",
     "/v1/score": "a question changes nothing",
     "/v1/rank": "a question changes nothing",
+    "/v1/chat/completions": "a question changes nothing",
+    "/openai/v1/chat/completions": "a question changes nothing",
     "/v1/jobs/{job_id}/cancel": "asking again changes nothing",
     "/v1/jobs/{job_id}/pause": "asking again changes nothing",
     "/v1/jobs/{job_id}/resume": "a job that is going on is left alone",

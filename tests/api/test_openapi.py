@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from selftaught import contracts
 from selftaught.database import session as session_module
 from selftaught.openapi import PROBLEM_TYPE
-from services.api import health, judge
+from services.api import chat, health, judge
 from services.api.main import RESOURCES, create_app
 from services.evaluator.main import create_app as create_evaluator
 
@@ -104,13 +104,19 @@ def missing_bodies(document: Json, name: str, operation: Json) -> Iterator[str]:
                 yield f"{name}: {status} ({media_type}) has no schema: give the route a return type"
             elif example_of(document, media) is None:
                 yield f"{name}: its {status} ({media_type}) has no example: {contract}"
-    if {"parameters", "requestBody"} & operation.keys() and "422" not in operation["responses"]:
-        yield f"{name}: takes something, and does not say that it refuses what is wrong (422)"
+    wrong = "400" if name.split()[1].startswith(chat.PATHS) else "422"
+    if {"parameters", "requestBody"} & operation.keys() and wrong not in operation["responses"]:
+        yield f"{name}: takes something, and does not say that it refuses what is wrong ({wrong})"
     if "{" in name and "404" not in operation["responses"]:
         yield f"{name}: has an id in its path: add responses=problem_docs(404)"
     for status, answer in operation["responses"].items():
         problem = answer.get("content", {}).get(PROBLEM_TYPE)
-        if status[0] in "45" and problem is None and status != "503":  # readyz has its own
+        if status[0] in "45" and name.split()[1].startswith(chat.PATHS):
+            media = answer["content"]["application/json"]
+            if problem or media["schema"] != {"$ref": "#/components/schemas/ChatError"}:
+                yield f"{name}: {status}: the schema of an error is ChatError's"
+            contracts.ChatError.model_validate(media["example"])
+        elif status[0] in "45" and problem is None and status != "503":  # readyz has its own
             yield f"{name}: {status} is no problem: add it with problem_docs({status})"
         if problem is not None:
             if problem["schema"] != {"$ref": "#/components/schemas/Problem"}:

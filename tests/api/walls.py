@@ -143,6 +143,10 @@ ASKS: dict[str, list[Ask]] = {
         Ask("/v1/models/tour/versions?after=<number>"),
     ],
     "GET /v1/models/{name}/versions/{number}": [Ask(path) for path in VERSIONS],
+    "GET /v1/models/{name}/versions/{number}/files": [Ask(f"{path}/files") for path in VERSIONS],
+    "GET /v1/models/{name}/versions/{number}/files/{file}": [
+        Ask(f"{path}/files/config.json") for path in VERSIONS
+    ],
     "GET /v1/models/{name}/aliases": [Ask(f"{path}/aliases") for path in MODELS],
     "GET /v1/models/{name}/aliases/{alias}": [Ask(path) for path in ALIASES],
     "PUT /v1/models/{name}/aliases/{alias}": [
@@ -280,6 +284,16 @@ ASKS: dict[str, list[Ask]] = {
             },
         ),
     ],
+    **{
+        f"POST {path}": [
+            Ask(path, {"model": ref, "messages": [{"role": "user", "content": "i"}], **more})
+            for ref in REFS
+            for more in ({}, {"stream": True})
+        ]
+        for path in ("/v1/chat/completions", "/openai/v1/chat/completions")
+    },
+    "GET /openai/v1/models": [Ask("/openai/v1/models")],
+    "GET /openai/v1/models/{ref}": [Ask(f"/openai/v1/models/{ref}") for ref in REFS],
     "POST /v1/judge/batches": [
         *(Ask(f"/v1/judge/batches?model={ref}", LINE, JSONL) for ref in REFS),
         Ask("/v1/judge/batches?model=tour&template=<template>", LINE, JSONL),
