@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.proof import FILTERS, ROOT, WORLD, commit
 from selftaught.client import Client
-from selftaught.demo import row_of
+from selftaught.iterations import row_of
 from selftaught.stack.handle import Stack
 
 Json = dict[str, Any]

@@ -20,8 +20,8 @@ from typing import Any
 
 from selftaught.client import ENDED, Client
 from selftaught.contracts import Recipe
-from selftaught.demo import row_of
 from selftaught.hashing import canonical_sha256
+from selftaught.iterations import row_of
 
 Json = dict[str, Any]
 Results = dict[str, list[Json]]  # "arm/loop seed" -> its scored iterations, the seed first

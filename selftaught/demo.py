@@ -11,12 +11,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.console import Console
 
-from selftaught.client import ENDED, Client
+from selftaught.cli.jobs import followed
+from selftaught.client import Client
+from selftaught.iterations import row_of
 from selftaught.stack.handle import Stack
 from selftaught.stack.spec import AlreadyRunning
 
@@ -40,16 +39,21 @@ def run(home: Path, recipe: str, console: Console) -> int:
             dataset=dataset["id"], labelled_dataset=labelled["id"], recipe=recipe
         )
         console.print(f"job {job['id']}: {url}/v1/jobs/{job['id']}")
-        job = _watch(client, job, console)
+        job = followed(lambda: Client(url, retries=0), job["id"], console)
         if job["state"] != "succeeded":
             console.print_json(data=job["error"] or {"state": job["state"]})
             return 1
         report = make_report(client, job)
-    path = home / "demo" / "report.json"
+    path = report_path(home)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
     _tell(report, path, job, url, console)
     return 0
+
+
+def report_path(home: Path) -> Path:
+    """Where :func:`run` writes its report."""
+    return home / "demo" / "report.json"
 
 
 def ensure_stack(home: Path, console: Console) -> str:
@@ -63,105 +67,6 @@ def ensure_stack(home: Path, console: Console) -> str:
     except AlreadyRunning:
         console.print("the stack is up already")
     return stack.gateway_url
-
-
-def _watch(client: Client, job: Json, console: Console) -> Json:
-    """Follow the job to its end: a live table on a terminal, a line per stage elsewhere."""
-    if not console.is_terminal:
-        console.width = 160  # a file has no width of its own
-        return _watch_plainly(client, job, console)
-    with Live(console=console, refresh_per_second=4) as live:
-        while True:
-            job = client.job(job["id"])
-            iterations = client.iterations(job["id"])
-            live.update(_picture(iterations))
-            if job["state"] in ENDED:
-                live.update(table([row for row in map(row_of, iterations) if row]))
-                return job
-            time.sleep(0.5)
-
-
-def _watch_plainly(client: Client, job: Json, console: Console) -> Json:
-    seen = 0
-    while True:
-        job = client.job(job["id"])
-        for event in client.events(job["id"], after=seen):
-            seen = event["seq"]
-            if event["type"] not in ("stage.progress", "stage.started", "train.step"):
-                console.print(f"{event['created_at'][11:19]} {event['type']} {_short(event)}")
-        if job["state"] in ENDED:
-            rows = [row for row in map(row_of, client.iterations(job["id"])) if row]
-            console.print(table(rows))
-            return job
-        time.sleep(0.5)
-
-
-def _short(event: Json) -> str:
-    text = json.dumps(event["data"], separators=(", ", ": "))
-    return text if len(text) < 160 else text[:157] + "..."
-
-
-def _picture(iterations: list[Json]) -> RenderableType:
-    """The table so far, and a bar for each stage of the iteration that runs."""
-    bars = Progress(
-        TextColumn("{task.description:>24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    )
-    for iteration in iterations:
-        if iteration["state"] != "running":
-            continue
-        for stage in iteration["stages"]:
-            name = f"iteration {iteration['number']} {stage['kind']}"
-            bars.add_task(name, total=stage["chunks"], completed=stage["chunks_done"])
-    return Group(table([row for row in map(row_of, iterations) if row]), bars)
-
-
-def row_of(iteration: Json) -> Json | None:
-    """What the table and the report say of one iteration; None while it is not scored."""
-    metrics = iteration["metrics"]
-    if iteration["state"] != "succeeded" or "heldout" not in metrics:
-        return None
-    scored = metrics.get("labelled") or metrics["heldout"]
-    counts = iteration["counts"]
-    return {
-        "iteration": iteration["number"],
-        "model_version": iteration["model_version"],
-        "pairs": counts.get("pairs", counts.get("judged_pairs", 0)),  # fixed pairs: only judged
-        "judgments_sampled": counts.get("judgments_sampled", 0),
-        "judgments_kept": counts.get("judgments_kept", 0),
-        "training_examples": counts.get("training_examples", 0),
-        "strict_accuracy": scored["strict_accuracy"],
-        "ci95": scored["ci95"],
-        "position_bias": scored["position_bias"],
-        "parse_failures": scored["parse_failures"],
-        "heldout_strict_accuracy": metrics["heldout"]["strict_accuracy"],
-        "promoted": metrics["promoted"],
-        "seconds": round(iteration["seconds"] or 0.0, 1),
-    }
-
-
-def table(rows: list[Json]) -> Table:
-    """One line per scored iteration; iteration 0 is the seed."""
-    out = Table(
-        "iteration", "version", "pairs", "sampled", "kept", "examples", "strict accuracy",
-        "95 % interval", "position bias", "parse failures", "latest", "seconds",
-    )  # fmt: skip
-    for row in rows:
-        low, high = row["ci95"]
-        out.add_row(
-            "seed" if row["iteration"] == 0 else str(row["iteration"]),
-            row["model_version"],
-            str(row["pairs"]),
-            str(row["judgments_sampled"]),
-            str(row["judgments_kept"]),
-            str(row["training_examples"]),
-            f"{row['strict_accuracy']:.4f}",
-            f"{low:.4f} to {high:.4f}",
-            f"{row['position_bias']:+.4f}",
-            f"{row['parse_failures']:.4f}",
-            "yes" if row["promoted"] else "no",
-            f"{row['seconds']:.1f}",
-        )
-    return out
 
 
 def make_report(client: Client, job: Json) -> Json:

@@ -11,7 +11,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from selftaught.client import Client
 from selftaught.inference.folders import check_folder
 from selftaught.inference.protocol import ModelLoadError
 
@@ -21,16 +20,6 @@ TERMS = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 
 class ExportError(Exception):
     """The version cannot be exported from here."""
-
-
-def find(client: Client, name: str) -> dict[str, Any]:
-    """The version that `name`, `name:alias` or `name:number` means (the default alias: latest)."""
-    model, _, which = name.partition(":")
-    which = which or "latest"
-    if not which.isdecimal():
-        alias = client.call("GET", f"/v1/models/{model}/aliases/{which}")
-        which = alias["version"].rpartition(":")[2]
-    return client.call("GET", f"/v1/models/{model}/versions/{which}")
 
 
 def export(version: dict[str, Any], versions_dir: Path, out: Path) -> None:

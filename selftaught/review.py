@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import getpass
-import re
 
 import typer
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
+from selftaught.cli.output import safe
 from selftaught.client import ApiError, Client, Json
 
 VERDICTS = {"a": "A", "b": "B", "t": "tie"}
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
 CHOICES = "a: A is better, b: B, t: tie, s: skip, q: quit"
 
 
@@ -65,15 +64,10 @@ def report(client: Client, version: str, console: Console) -> None:
 def _show(item: Json, left: int, console: Console) -> None:
     console.rule(f"{left} left")
     for turn in item["context"]:
-        console.print(f"{turn['role']}: {_safe(turn['content'])}", markup=False)
-    console.print(_safe(item["instruction"]), markup=False, style="bold")
+        console.print(f"{turn['role']}: {safe(turn['content'])}", markup=False)
+    console.print(safe(item["instruction"]), markup=False, style="bold")
     for letter in ("a", "b"):
-        console.print(Panel(Text(_safe(item[f"response_{letter}"])), title=letter.upper()))
-
-
-def _safe(text: str) -> str:
-    """What is reviewed must not steer the terminal."""
-    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+        console.print(Panel(Text(safe(item[f"response_{letter}"])), title=letter.upper()))
 
 
 def _ask() -> str:

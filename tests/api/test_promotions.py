@@ -349,13 +349,13 @@ def test_the_operators_commands(
         assert keys.authenticate(session, secret.strip()).scopes == {"promote"}
     assert run("create", "--name", "ada", "--scope", "read") == (
         1,
-        "there is a key named 'ada' already\n",
+        "error: there is a key named 'ada' already\n",
     )
     assert run("create", "--name", "bob", "--scope", "all")[0] == 2
     code, listed = run("list")
     assert listed.startswith(f"ada\t{secret[:9]}...\tpromote\tused") and "good" in listed
     assert secret.strip() not in listed
-    assert run("revoke", "eve") == (1, "there is no such key\n")
+    assert run("revoke", "eve") == (1, "error: there is no such key\n")
     assert run("revoke", "ada") == (0, "revoked ada\n")
     assert "revoked 2" in run("list")[1]
     monkeypatch.delenv("DATABASE_URL")

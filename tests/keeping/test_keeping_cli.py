@@ -30,7 +30,7 @@ def test_backup_restore_and_gc_as_commands(tmp_path: Path, go_elsewhere: Go) -> 
     saved = tmp_path / "saved"
     code, said = run("backup", saved)
     assert code == 0 and " rows in " in said and " files, " in said, said
-    assert run("backup", saved) == (1, f"{saved} is there already\n")
+    assert run("backup", saved) == (1, f"error: {saved} is there already\n")
     code, said = run("restore", saved)
     assert code == 1 and "not empty" in said
     go_elsewhere()
@@ -46,7 +46,7 @@ def test_backup_restore_and_gc_as_commands(tmp_path: Path, go_elsewhere: Go) -> 
     code, said = run("gc", "--safe-hours", "0")
     assert code == 0 and said.endswith("freed 1.5 kB\n") and not left.exists()
     with session_lock(COLLECTING):
-        assert run("gc") == (1, "another collection runs\n")
+        assert run("gc") == (1, "error: another collection runs\n")
 
 
 def test_the_janitor_tells_what_it_did_and_outlives_what_stops_it(

@@ -36,7 +36,7 @@ def test_a_base_model_is_registered_evaluated_and_serves(
     for name in ("one.json", "two.json"):
         done = selftaught(
             stack, "evaluate", "--benchmark", benchmark, "--model", "base:0",
-            "--scoring", "strict,official", "--json", tmp_path / name,
+            "--scoring", "strict,official", "--report", tmp_path / name,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         assert "pairs, strict: base:0" in done.stdout and "subset/length-4" in done.stdout

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from selftaught.client import ApiError, Client
-from selftaught.demo import row_of
+from selftaught.iterations import row_of
 from selftaught.stack.handle import Stack
 
 ROOT = Path(__file__).resolve().parents[2]

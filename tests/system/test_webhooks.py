@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import standardwebhooks
+from selftaught.cli import app
 from typer.testing import CliRunner
 
 from selftaught.client import Client
 from selftaught.stack.handle import Stack
-from selftaught.webhooks_cli import app
 from tests.webhooks.receiver import Receiver, receiving, wait_until
 
 
 def test_a_job_is_told_of_and_the_commands_work(stack: Stack, client: Client) -> None:
     def command(*arguments: str, status: int = 0) -> str:
-        done = CliRunner().invoke(app, [*arguments, "--home", str(stack.config.home)])
+        done = CliRunner().invoke(app, ["webhooks", *arguments, "--home", str(stack.config.home)])
         assert done.exit_code == status, done.output
         return done.stdout or done.stderr
 

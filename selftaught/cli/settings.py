@@ -1,0 +1,62 @@
+"""Recipes and changes of settings as they are given on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from selftaught.cli.errors import Failed
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Another value for a setting, e.g. train.lora.rank=16; may be repeated."
+    ),
+]
+
+
+def tree(changes: list[str] | None) -> dict[str, Any]:
+    """The settings that "train.lora.rank=16" and so on mean together.
+
+    A value is JSON, and what is no JSON is text.
+    """
+    found: dict[str, Any] = {}
+    for change in changes or ():
+        path, equals, value = change.partition("=")
+        names = path.split(".")
+        if not equals or not all(names):
+            raise typer.BadParameter(f"{change!r} is not NAME=VALUE", param_hint="--set")
+        place = found
+        for name in names[:-1]:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise typer.BadParameter(
+                    f"{change!r}: {name} has a value already", param_hint="--set"
+                )
+        place[names[-1]] = _value(value)
+    return found
+
+
+def recipe(given: str) -> str | dict[str, Any]:
+    """A recipe's name as it is; all settings of a YAML (or JSON) file."""
+    file = Path(given)
+    if not file.is_file():
+        if file.suffix in (".yaml", ".yml", ".json"):
+            raise Failed(f"there is no file {given}")
+        return given
+    import yaml
+
+    found = yaml.safe_load(file.read_text())
+    if not isinstance(found, dict):
+        raise Failed(f"{given} is no recipe: its settings are to be names with values")
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

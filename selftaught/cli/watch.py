@@ -1,0 +1,115 @@
+"""Following a job to its end, through whatever the gateway and the network do meanwhile.
+
+:func:`follow` tells what happens, and when it has lost the gateway; it knows nothing of terminals.
+`picture.py` draws it, `jobs.py` writes it line by line.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from selftaught.cli.gateway import Json, NoGateway, at
+
+if TYPE_CHECKING:
+    from selftaught.client import Client
+
+PAUSE = 0.5
+"""Seconds before the gateway is asked again for the first time; then twice as many, and so on."""
+LONGEST_PAUSE = 15.0
+SILENCE = 45.0
+"""Seconds without a sign of life, after which a connection is given up; the gateway sends a comment
+every 15."""
+AWAY = (429, 502, 503, 504)
+"""Answers that say to try later."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The job and its iterations as the gateway has them now."""
+
+    job: Json
+    iterations: list[Json]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to the job; `body` as in GET /v1/jobs/{id}/events."""
+
+    body: Json
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The gateway is away; it is asked again after `pause` seconds."""
+
+    why: str
+    tries: int
+    pause: float
+
+
+Item = Snapshot | Event | Lost
+
+
+def follow(connect: Callable[[], Client], job_id: str) -> Iterator[Item]:
+    """All that happens to a job, from its first event on; ends with a Snapshot of how it ended.
+
+    `connect` finds the gateway anew each time: a stack that comes back may have another port. No
+    event is told twice. A gateway that was never there, and one that refuses, raise what the client
+    raises; one that goes away is waited for.
+    """
+    from httpx import TransportError
+
+    from selftaught.client import ENDED, ApiError
+
+    last, tries, met = 0, 0, False
+    while True:
+        try:
+            with connect() as client:
+                before = look(client, job_id)
+                met, tries, first = True, 0, last
+                yield before
+                for event in stream(client, job_id, last):
+                    last = event["seq"]
+                    yield Event(event)
+                    if event["type"].startswith("job.") or event["type"] == "iteration.succeeded":
+                        yield look(client, job_id)
+            if before.job["state"] in ENDED and last == first:
+                return
+        except (TransportError, NoGateway, ApiError) as error:
+            refused = isinstance(error, ApiError) and error.status not in AWAY
+            if refused or not met:
+                raise
+            tries += 1
+            pause = min(LONGEST_PAUSE, PAUSE * 2 ** (tries - 1))
+            yield Lost(str(error) or type(error).__name__, tries, pause)
+            time.sleep(pause)
+
+
+def look(client: Client, job_id: str) -> Snapshot:
+    """The job now."""
+    job = client.job(job_id)
+    return Snapshot(job, client.iterations(job_id))
+
+
+def stream(client: Client, job_id: str, after: int) -> Iterator[Json]:
+    """Events numbered above `after`, as they happen, until the job or the connection ends."""
+    import httpx
+
+    from selftaught.client import ApiError
+    from selftaught.sse import MEDIA_TYPE, Reader
+
+    reader = Reader()
+    headers = {"Accept": MEDIA_TYPE, "Last-Event-ID": str(after)}
+    limits = httpx.Timeout(10.0, read=SILENCE)
+    path = at("jobs", job_id, "events")
+    with client._http.stream("GET", path, headers=headers, timeout=limits) as answer:
+        if answer.is_error:
+            answer.read()
+            raise ApiError(answer.status_code, answer.json())
+        for line in answer.iter_lines():
+            if (found := reader.line(line)) is not None:
+                yield json.loads(found[1])
