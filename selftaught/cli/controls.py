@@ -14,7 +14,9 @@ from selftaught.cli.output import AsJson, emit, note
 
 
 def controls(
-    instructions: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    instructions: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="A file of instructions.")
+    ],
     recipe: Annotated[
         str, typer.Option(help="A recipe's name, or a YAML file.", autocompletion=recipe_names)
     ] = "quickstart",

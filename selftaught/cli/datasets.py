@@ -108,7 +108,7 @@ def delete(
     """Delete a dataset's rows; refused while a running job needs them."""
     confirm(f"delete {dataset} for good?", yes)
     with connect(url, home) as client:
-        client.delete_dataset(dataset)
+        client.call("DELETE", at("datasets", dataset))
     show({"id": dataset, "deleted": True}, as_json, f"deleted {dataset}")
 
 
@@ -132,7 +132,10 @@ def send(client: Client, file: Path, kind: str = "instructions", **named: str | 
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars, file.open("rb") as opened:
+    with (
+        Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars,
+        file.open("rb") as opened,
+    ):
         task = bars.add_task(f"uploading {file.name}", total=file.stat().st_size)
 
         def sent(place: int) -> None:

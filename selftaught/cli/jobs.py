@@ -83,7 +83,7 @@ def create(
         asked["dataset"] = _dataset(client, dataset, "instructions")
         if labelled is not None:
             asked["labelled_dataset"] = _dataset(client, labelled, "labelled")
-        job = client.create_job(**asked)
+        job = client.call("POST", at("jobs"), json=asked)
     if watching:
         note(f"started {job['id']}")
         follow_to_the_end(job["id"], url, home, as_json)
@@ -173,7 +173,7 @@ def cancel(
     job_id: JobId, url: Url = None, home: Home = DEFAULT_HOME, as_json: AsJson = False
 ) -> None:
     """Stop a job for good; versions that it has published stay."""
-    _ask(url, home, as_json, lambda client: client.cancel_job(job_id))
+    _ask(job_id, "cancel", url, home, as_json)
 
 
 @app.command()
@@ -181,7 +181,7 @@ def pause(
     job_id: JobId, url: Url = None, home: Home = DEFAULT_HOME, as_json: AsJson = False
 ) -> None:
     """Let a job stand still: workers let go of it within seconds."""
-    _ask(url, home, as_json, lambda client: client.pause_job(job_id))
+    _ask(job_id, "pause", url, home, as_json)
 
 
 @app.command()
@@ -189,7 +189,7 @@ def resume(
     job_id: JobId, url: Url = None, home: Home = DEFAULT_HOME, as_json: AsJson = False
 ) -> None:
     """Let a paused job go on where it stands."""
-    _ask(url, home, as_json, lambda client: client.resume_job(job_id))
+    _ask(job_id, "resume", url, home, as_json)
 
 
 @app.command()
@@ -197,7 +197,7 @@ def retry(
     job_id: JobId, url: Url = None, home: Home = DEFAULT_HOME, as_json: AsJson = False
 ) -> None:
     """Let a failed job go on from the stage that failed."""
-    _ask(url, home, as_json, lambda client: client.retry_job(job_id))
+    _ask(job_id, "retry", url, home, as_json)
 
 
 @app.command()
@@ -211,7 +211,7 @@ def delete(
     """Delete a job that has ended, with all that it made but its versions."""
     confirm(f"delete {job_id} with its data and events for good?", yes)
     with connect(url, home) as client:
-        client.delete_job(job_id)
+        client.call("DELETE", at("jobs", job_id))
     show({"id": job_id, "deleted": True}, as_json, f"deleted {job_id}")
 
 
@@ -313,10 +313,10 @@ def _teller(
     return Lines(console, as_json).tell, nullcontext()
 
 
-def _ask(url: str | None, home: Path, as_json: bool, what: Callable[[Client], Json]) -> None:
-    """Print the job's id and state."""
+def _ask(job_id: str, what: str, url: str | None, home: Path, as_json: bool) -> None:
+    """Ask it of the job; print the job's id and state."""
     with connect(url, home) as client:
-        job = what(client)
+        job = client.call("POST", at("jobs", job_id, what))
     show(job, as_json, f"{job['id']} is {job['state']}")
 
 

@@ -133,8 +133,9 @@ def promote(
 ) -> None:
     """Move an alias to a version if it passes the gate; exits with 1 if it does not."""
     model, number = exact(version)
+    asked = {"alias": alias, "force": force, "reason": reason}
     with connect(url, home) as client:
-        found = client.promote(model, number, alias=alias, force=force, reason=reason)
+        found = client.call("POST", at("models", model, "versions", number, "promote"), json=asked)
     if as_json:
         emit(found)
         return
@@ -170,7 +171,7 @@ def delete(
     model, number = exact(version)
     confirm(f"delete {version} with its weights for good?", yes)
     with connect(url, home) as client:
-        client.delete_version(model, number)
+        client.call("DELETE", at("models", model, "versions", number))
     show({"ref": version, "deleted": True}, as_json, f"deleted {version}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from selftaught.cli.gateway import DEFAULT_HOME, Home, Url, connect
+from selftaught.cli.gateway import DEFAULT_HOME, Home, Url, at, connect
 from selftaught.cli.output import AsJson, emit, moment, note, rows, size
 
 _NAMES = {
@@ -16,7 +16,7 @@ _NAMES = {
 def usage(url: Url = None, home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
     """Show what the project of your key has used, and how much it may use."""
     with connect(url, home) as client:
-        found = client.usage()
+        found = client.call("GET", at("usage"))
     if as_json:
         emit(found)
         return

@@ -91,8 +91,8 @@ def follow(connect: Callable[[], Client], job_id: str) -> Iterator[Item]:
 
 def look(client: Client, job_id: str) -> Snapshot:
     """The job now."""
-    job = client.job(job_id)
-    return Snapshot(job, client.iterations(job_id))
+    job = client.call("GET", at("jobs", job_id))
+    return Snapshot(job, client.call("GET", at("jobs", job_id, "iterations"))["data"])
 
 
 def stream(client: Client, job_id: str, after: int) -> Iterator[Json]:

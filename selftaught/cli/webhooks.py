@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from selftaught.cli.gateway import DEFAULT_HOME, Home, Url, connect
+from selftaught.cli.gateway import DEFAULT_HOME, Home, Url, at, connect, pages
 from selftaught.cli.output import AsJson, emit, rows, show
 
 app = typer.Typer(
@@ -31,8 +31,9 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Have an address told of events; prints its id and, this once, its secret."""
+    asked = {"url": target, "events": event or ["*"], "description": description}
     with connect(url, home) as client:
-        made = client.create_webhook(target, events=event or ["*"], description=description)
+        made = client.call("POST", at("webhooks"), json=asked)
     if as_json:
         emit(made)
     else:
@@ -43,7 +44,7 @@ def create(
 def list_webhooks(url: Url = None, home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
     """Every webhook of the project."""
     with connect(url, home) as client:
-        found = client.webhooks()
+        found = pages(client, at("webhooks"), 100)
     if as_json:
         emit(found)
         return
@@ -76,8 +77,9 @@ def change(
     """Change its address or events, or enable or disable it."""
     state = None if enable is None else "enabled" if enable else "disabled"
     given = {"url": target, "events": event, "state": state}
+    asked = {name: one for name, one in given.items() if one}
     with connect(url, home) as client:
-        found = client.change_webhook(webhook, **{name: one for name, one in given.items() if one})
+        found = client.call("PATCH", at("webhooks", webhook), json=asked)
     show(found, as_json, f"{webhook} is {found['state']}")
 
 
@@ -87,7 +89,7 @@ def delete(
 ) -> None:
     """Forget a webhook and all its deliveries."""
     with connect(url, home) as client:
-        client.delete_webhook(webhook)
+        client.call("DELETE", at("webhooks", webhook))
     show({"id": webhook, "deleted": True}, as_json, f"deleted {webhook}")
 
 
@@ -97,7 +99,7 @@ def rotate(
 ) -> None:
     """Print a new secret, this once; the one before signs, too, for 24 hours."""
     with connect(url, home) as client:
-        found = client.rotate_webhook_secret(webhook)
+        found = client.call("POST", at("webhooks", webhook, "rotate-secret"))
     show(found, as_json, found["secret"])
 
 
@@ -107,7 +109,7 @@ def test(
 ) -> None:
     """Send a test event; prints the delivery's id."""
     with connect(url, home) as client:
-        found = client.test_webhook(webhook)
+        found = client.call("POST", at("webhooks", webhook, "test"))
     show(found, as_json, found["id"])
 
 
@@ -120,9 +122,8 @@ def deliveries(
     as_json: AsJson = False,
 ) -> None:
     """The last 100 deliveries, newest first."""
-    query = {"limit": 100, **({"state": state} if state else {})}
     with connect(url, home) as client:
-        found = client.webhook_deliveries(webhook, **query)
+        found = pages(client, at("webhooks", webhook, "deliveries"), 100, state=state)
     if as_json:
         emit(found)
         return
@@ -149,5 +150,5 @@ def redeliver(
 ) -> None:
     """Send a delivery again, now."""
     with connect(url, home) as client:
-        found = client.redeliver(webhook, delivery)
+        found = client.call("POST", at("webhooks", webhook, "deliveries", delivery, "redeliver"))
     show(found, as_json, f"{delivery} is {found['state']}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import standardwebhooks
-from selftaught.cli import app
 from typer.testing import CliRunner
 
+from selftaught.cli import app
 from selftaught.client import Client
 from selftaught.stack.handle import Stack
 from tests.webhooks.receiver import Receiver, receiving, wait_until
