@@ -9,7 +9,7 @@ VLLM_STAMP := $(VLLM)/.ready
 VLLM_CUDA := constraints-vllm-cuda.txt
 PYTHON ?= python3
 
-.PHONY: setup demo test test-vllm test-browser chaos lint schemathesis audit proof smollm2 check-images check-trl lock lock-vllm-cuda clean
+.PHONY: setup demo test test-vllm test-browser chaos lint unasync schemathesis audit proof smollm2 check-images check-trl lock lock-vllm-cuda clean
 
 setup: $(STAMP)
 
@@ -68,6 +68,9 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/mypy
+
+unasync: $(STAMP)  ## the synchronous client, made from the asynchronous one
+	$(PY) -m scripts.unasync
 
 schemathesis: $(STAMP)  ## the whole API against its OpenAPI document, on a stack of its own
 	$(PY) -m scripts.check_api

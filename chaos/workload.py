@@ -321,7 +321,7 @@ class Workload:
 
 
 def _ask(asked: Json, client: Client, _attempt: int) -> Json:
-    return client.judge(**asked, model="judge:0")
+    return client.judge(**asked, model="judge:0").model_dump(mode="json")
 
 
 def question(row: Json) -> Json:

@@ -92,7 +92,7 @@ def make_report(client: Client, job: Json) -> Json:
         "scored_on": "labelled" if job["labelled_dataset"] else "heldout",
         "seed": rows[0],
         "iterations": rows[1:],
-        "judge_example": {"request": asked, "answer": judged},
+        "judge_example": {"request": asked, "answer": judged.model_dump(mode="json")},
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -25,6 +25,7 @@ from selftaught.cli.output import (
 
 if TYPE_CHECKING:
     from selftaught.client import Client
+    from selftaught.contracts import DatasetKind
 
 app = typer.Typer(help="Uploaded rows: instructions, labelled pairs, ..", no_args_is_help=True)
 
@@ -123,8 +124,6 @@ def send(client: Client, file: Path, kind: str = "instructions", **named: str | 
         TransferSpeedColumn,
     )
 
-    form = {"kind": kind, "name": named.pop("name", None) or file.stem}
-    form |= {key: value for key, value in named.items() if value is not None}
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -132,39 +131,16 @@ def send(client: Client, file: Path, kind: str = "instructions", **named: str | 
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with (
-        Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars,
-        file.open("rb") as opened,
-    ):
-        task = bars.add_task(f"uploading {file.name}", total=file.stat().st_size)
+    named["name"] = named.get("name") or file.stem
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
+        task = bars.add_task(f"uploading {file.name}", total=None)
 
-        def sent(place: int) -> None:
-            bars.update(task, completed=place)
-            if place >= (bars.tasks[0].total or 0):
+        def sent(place: int, total: int) -> None:
+            bars.update(task, completed=place, total=total)
+            if place >= total:
                 bars.update(task, description=f"checking {file.name}")
 
-        counted = cast(BinaryIO, Counted(opened, sent))
-        found = client.call(
-            "POST",
-            "/v1/datasets",
-            file=counted,
-            files={"file": (file.name, counted)},
-            data=form,
-        )
+        made = client.datasets.upload(file, cast("DatasetKind", kind), **named, progress=sent)
+    found = made.model_dump(mode="json")
     note(f"{found['rows']:,} rows of kind {found['benchmark'] or found['kind']}: {found['id']}")
     return found
-
-
-class Counted:
-    """A file that tells how far it has been read."""
-
-    def __init__(self, file: BinaryIO, read: Any) -> None:
-        self._file, self._told = file, read
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._told(self._file.tell())
-        return data
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -241,22 +241,17 @@ def download(
         Path | None,
         typer.Option("--out", "-o", dir_okay=False, help="Default: <name>-<iteration>.<form>."),
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="jsonl or parquet.")] = "jsonl",
+    form: Annotated[
+        Literal["jsonl", "parquet"], typer.Option("--format", help="jsonl or parquet.")
+    ] = "jsonl",
     url: Url = None,
     home: Home = DEFAULT_HOME,
     as_json: AsJson = False,
 ) -> None:
     """Write rows of a stage to a file, whole or not at all."""
-    if form not in ("jsonl", "parquet"):
-        raise typer.BadParameter("jsonl or parquet", param_hint="--format")
     path = target or Path(f"{name}-{iteration}.{form}")
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with connect(url, home) as client, err.status(f"downloading {path.name}"):
-            client.download(job_id, iteration, name, part, form)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with connect(url, home) as client, err.status(f"downloading {path.name}"):
+        client.jobs.get(job_id).download(iteration, name, path, form)
     written = path.stat().st_size
     show({"file": str(path), "bytes": written}, as_json, f"{path}: {size(written)}")
 

@@ -127,10 +127,8 @@ def _question(*given: str | None) -> Json:
 
 def _streamed(client: Client, asked: Json, as_json: bool) -> None:
     """The reasoning as it is written, then the verdict."""
-    question = dict(asked)
-    texts = [question.pop(name, None) for name in FIELDS]
     at_once = ""
-    for name, data in client.judge_stream(*texts, **question):
+    for name, data in client.listen("POST", "/judge", json={**asked, "stream": True}):
         if as_json:
             emit_line({"event": name, "data": data})
         elif name == "delta":

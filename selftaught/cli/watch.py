@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -97,19 +96,9 @@ def look(client: Client, job_id: str) -> Snapshot:
 
 def stream(client: Client, job_id: str, after: int) -> Iterator[Json]:
     """Events numbered above `after`, as they happen, until the job or the connection ends."""
-    import httpx
+    from selftaught.sse import MEDIA_TYPE
 
-    from selftaught.client import ApiError
-    from selftaught.sse import MEDIA_TYPE, Reader
-
-    reader = Reader()
     headers = {"Accept": MEDIA_TYPE, "Last-Event-ID": str(after)}
-    limits = httpx.Timeout(10.0, read=SILENCE)
     path = at("jobs", job_id, "events")
-    with client._http.stream("GET", path, headers=headers, timeout=limits) as answer:
-        if answer.is_error:
-            answer.read()
-            raise ApiError(answer.status_code, answer.json())
-        for line in answer.iter_lines():
-            if (found := reader.line(line)) is not None:
-                yield json.loads(found[1])
+    for _, event in client.listen("GET", path, headers=headers, timeout=SILENCE):
+        yield event

@@ -473,7 +473,7 @@ def test_the_client_tries_again_and_makes_one(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     """Between it and the gateway every first answer of a POST is lost."""
-    monkeypatch.setattr("selftaught.client.PAUSE", 0.0)
+    monkeypatch.setattr("selftaught.client._sync.transport.PAUSE", 0.0)
     lost: list[str] = []
 
     async def losing(scope: Any, receive: Any, send: Any) -> None:

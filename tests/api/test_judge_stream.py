@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from selftaught.client import ApiError, Client
-from selftaught.contracts import SamplingSettings
+from selftaught.client import ApiError, Client, JudgeEvent
+from selftaught.contracts import JudgeDelta, JudgeOut, JudgeRestart, JudgeStart, SamplingSettings
 from selftaught.inference import EngineRefused, EngineUnavailable, Request
 from selftaught.inference.openai import OpenAIEngine
 from selftaught.settings import get_settings
@@ -108,6 +108,13 @@ def texts(events: Sequence[tuple[str, Any]]) -> dict[str, str]:
     return found
 
 
+def named(events: Iterator[JudgeEvent]) -> Events:
+    """What the client makes of a stream, as `read` gives it."""
+    names = {JudgeStart: "start", JudgeDelta: "delta", JudgeRestart: "restart", JudgeOut: "verdict"}
+    for one in events:
+        yield names[type(one)], one.model_dump(mode="json")
+
+
 def read_until(events: Events, wanted: dict[str, str]) -> list[tuple[str, Any]]:
     """Events up to where the texts are these."""
     seen = []
@@ -173,7 +180,7 @@ def test_what_fails_before_the_start_has_its_status(
 ) -> None:
     assert_problem(evaluator.post("/judge", json={**STREAM, **change}), status, code)
     with pytest.raises(ApiError) as caught:
-        list(gateway.judge_stream("i", "good", "bad", **change))
+        gateway.call("POST", "/judge", json={**STREAM, **change})
     assert (caught.value.status, caught.value.problem["code"]) == (status, code)
 
 
@@ -254,7 +261,7 @@ def test_who_waits_hears_that_somebody_is_there(
 ) -> None:
     monkeypatch.setattr(live, "KEEP_ALIVE_SECONDS", 0.02)
     engine.hold.clear()
-    with gateway._http.stream("POST", "/judge", json=STREAM) as response:
+    with gateway._transport.http.stream("POST", "/judge", json=STREAM) as response:
         lines = response.iter_lines()
         assert next(lines) == "event: start"
         found = itertools.dropwhile(lambda line: not line.startswith(":"), lines)
@@ -272,14 +279,14 @@ def test_a_client_that_leaves_while_it_waits_is_not_asked_for(
 ) -> None:
     engine.hold.clear()
     first = gateway.judge_stream(*("i", "good", "bad"))
-    assert next(first)[0] == "start" and engine.begun.acquire(timeout=30)
+    assert isinstance(next(first), JudgeStart) and engine.begun.acquire(timeout=30)
     waiting = gateway.judge_stream("i", "good", "bad too")
-    assert next(waiting)[0] == "start"
+    assert isinstance(next(waiting), JudgeStart)
     assert "in_flight 2.0" in metrics(evaluator)
-    waiting.close()  # type: ignore[attr-defined]
+    waiting.close()
     until(lambda: "in_flight 1.0" in metrics(evaluator))
     engine.hold.set()
-    assert list(first)[-1][0] == "verdict"
+    assert isinstance(list(first)[-1], JudgeOut)
     assert len(engine.asked) == 1
 
 
@@ -297,9 +304,9 @@ def test_a_client_that_leaves_ends_the_servers_work(
             monkeypatch.setattr(get_settings(), "evaluator_url", url)
             client = leaving.enter_context(Client(leaving.enter_context(served(apps[1]))))
             events = client.judge_stream("i", "good", "bad", model="m:0")
-            read_until(events, {"AB": "word after ", "BA": "word after "})
+            read_until(named(events), {"AB": "word after ", "BA": "word after "})
             assert server.left == 0
-            events.close()  # type: ignore[attr-defined]
+            events.close()
             until(lambda: server.left == 2)
 
 
@@ -308,16 +315,17 @@ def test_the_gateway_passes_on_what_comes_and_the_header_names_the_model(
 ) -> None:
     engine.end.clear()
     headers = {"selftaught-model": "m:0", "x-request-id": "mine"}
-    with gateway._http.stream("POST", "/v1/judge", json=STREAM, headers=headers) as response:
+    with gateway._transport.http.stream(
+        "POST", "/v1/judge", json=STREAM, headers=headers
+    ) as response:
         events = read(response)
         assert response.headers["x-request-id"] == "mine"
         assert read_until(events, WRITTEN)[0][1]["model"] == "m:0"
         engine.end.set()
         ((name, verdict),) = events
-    assert name == "verdict" and same(verdict) == same(
-        gateway.judge("i", "good", "bad", explain=True)
-    )
-    wrong = gateway._http.post("/judge", json=STREAM, headers={"selftaught-model": "m:7"})
+    answer = gateway.judge("i", "good", "bad", explain=True)
+    assert name == "verdict" and same(verdict) == same(answer.model_dump(mode="json"))
+    wrong = gateway._transport.http.post("/judge", json=STREAM, headers={"selftaught-model": "m:7"})
     assert_problem(wrong, 404, "unknown_model")
 
 
@@ -326,7 +334,9 @@ def test_an_evaluator_that_is_lost_in_the_middle(
     database: Servers, monkeypatch: pytest.MonkeyPatch, ends: str
 ) -> None:
     """Whole events are passed on, and half of one is not."""
-    parts = [b'event: start\ndata: {"model": "m:0"}\n', b"\n", b'event: delta\ndata: {"order": "']
+    start = JudgeStart(model="m:0", template="t", template_sha256="x", orders=["AB"])
+    begun = b"event: start\ndata: " + start.model_dump_json().encode()
+    parts = [begun + b"\n", b"\n", b'event: delta\ndata: {"order": "']
 
     started = threading.Event()
 
@@ -349,7 +359,7 @@ def test_an_evaluator_that_is_lost_in_the_middle(
         monkeypatch.setattr(get_settings(), "evaluator_url", url)
         with served(gateway_app()) as gateway_url, Client(gateway_url) as client:
             events = client.judge_stream("i", "good", "bad")
-            assert next(events) == ("start", {"model": "m:0"})
+            assert next(events) == start
             started.set()
             with pytest.raises(ApiError) as caught:
                 next(events)

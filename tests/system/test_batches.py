@@ -69,7 +69,7 @@ def test_a_killed_worker_costs_no_line_and_doubles_none(
     assert len(requeued) == 1, "it was killed in the middle"
     for result, pair in zip(results[:3], asked, strict=False):
         del pair["custom_id"]
-        assert client.judge(**pair, model=model)["verdict"] == result["result"]["verdict"]
+        assert client.judge(**pair, model=model).verdict == result["result"]["verdict"]
 
 
 def test_cancel_keeps_what_is_finished(client: Client, model: str) -> None:

@@ -60,7 +60,7 @@ def test_a_base_model_is_registered_evaluated_and_serves(
     (newest, *_) = client.call("GET", "/v1/evaluations", params={"model": "base:0"})["data"][1:]
     assert newest["examples_done"] == 70 and newest["settings"]["template"] == "smallworld"
     verdict = client.judge("Replace t with w in this: c t", "c w", "c t", model="base")
-    assert verdict["model"] == "base:0", "registering promotes the first version"
+    assert verdict.model == "base:0", "registering promotes the first version"
 
 
 def test_evaluate_says_what_is_wrong(stack: Stack, tmp_path: Path) -> None:

@@ -215,6 +215,6 @@ def test_judge_answers_again_after_its_service_was_killed(
             assert error.status == 503, error
             time.sleep(0.5)
             continue
-        assert answer["model"].startswith("undisturbed:")
+        assert answer.model.startswith("undisturbed:")
         return
     raise AssertionError("the judge service did not come back")

@@ -52,10 +52,10 @@ def test_a_job_ends_with_a_served_judge(
 
     pair = ("Repeat these letters: a b c", "a b c", "c b")
     answer = client.judge(*pair, model=newest["ref"], explain=True)
-    assert answer["model"] == newest["ref"]
-    assert answer["verdict"] in ("A", "B", "tie", "unparsable")
-    assert [order["order"] for order in answer["orders"]] == ["AB", "BA"]
-    assert all(order["reasoning"] for order in answer["orders"])
+    assert answer.model == newest["ref"]
+    assert answer.verdict in ("A", "B", "tie", "unparsable")
+    assert [order.order for order in answer.orders] == ["AB", "BA"]
+    assert all(order.reasoning for order in answer.orders)
 
     folder = stack.home / "versions"
     weights = list(folder.glob("*/model.safetensors"))
@@ -102,7 +102,7 @@ def test_cancel_stops_a_job_and_keeps_its_versions(client: Client, tiny_job: Any
 
 
 def _stream(client: Client, job_id: str) -> Any:
-    url = f"{client._http.base_url}/v1/jobs/{job_id}/events"
+    url = f"{client.base_url}/v1/jobs/{job_id}/events"
     with httpx.stream("GET", url, headers={"Accept": "text/event-stream"}, timeout=900) as stream:
         for line in stream.iter_lines():
             if line.startswith("event:"):

@@ -115,7 +115,7 @@ def test_two_nodes_share_one_job(s3: S3, tmp_path: Path) -> None:
             examples = count(client, job["id"], entry["number"], "curate", tmp_path)
             assert examples == counts["training_examples"]
         answer = client.judge("Repeat these letters: a b c", "a b c", "c b", model=job["model"])
-        assert answer["model"].startswith(f"{job['model']}:")
+        assert answer.model.startswith(f"{job['model']}:")
 
         here, there = (done(first / "logs" / "generator1.log"), done(second / "generator.log"))
         for kind in ("pair", "judge"):

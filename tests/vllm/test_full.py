@@ -32,5 +32,5 @@ def test_versions_take_turns_on_one_device(stack: Stack, client: Client, start_j
     assert base == folder
     ref = f"{job['model']}:1"
     answer = client.judge("Repeat this: a b", "a b", "b", model=ref, explain=True)
-    assert answer["model"] == f"{job['model']}:1"
-    assert all(order["reasoning"] for order in answer["orders"])
+    assert answer.model == f"{job['model']}:1"
+    assert all(order.reasoning for order in answer.orders)

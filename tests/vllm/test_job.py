@@ -95,8 +95,8 @@ def test_the_trained_version_answers_and_the_old_one_still_does(
     pair = ("Repeat this: a b c", "a b c", "c b a")
     new = client.judge(*pair, model="judge:1", votes=4, explain=True)
     old = client.judge(*pair, model="judge:0", votes=4, explain=True)
-    assert (new["model"], old["model"]) == ("judge:1", "judge:0")
-    assert all(vote["reasoning"] for answer in (new, old) for vote in answer["orders"])
+    assert (new.model, old.model) == ("judge:1", "judge:0")
+    assert all(vote.reasoning for answer in (new, old) for vote in answer.orders)
     ((version,),) = rows(stack, "SELECT id FROM model_versions WHERE number = 1")
     (url,) = server_urls(stack)
     listed = {entry["id"] for entry in httpx.get(f"{url}/v1/models").json()["data"]}
@@ -114,12 +114,12 @@ def test_the_alias_moved_with_the_gate_and_rolls_back_in_one_call(
         if event["data"]["iteration"] == 1
     ]
     latest = "judge:1" if decided["data"]["promoted"] else "judge:0"
-    assert client.judge("Repeat this: a", "a", "b", model="judge")["model"] == latest
+    assert client.judge("Repeat this: a", "a", "b", model="judge").model == latest
     for number in (0, 1):
         client.call("PUT", "/v1/models/judge/aliases/production", json={"version": number})
-    assert client.judge("Repeat this: a", "a", "b", model="judge:production")["model"] == "judge:1"
+    assert client.judge("Repeat this: a", "a", "b", model="judge:production").model == "judge:1"
     client.call("POST", "/v1/models/judge/aliases/production/rollback")
-    assert client.judge("Repeat this: a", "a", "b", model="judge:production")["model"] == "judge:0"
+    assert client.judge("Repeat this: a", "a", "b", model="judge:production").model == "judge:0"
 
 
 def test_what_the_adapter_says_is_what_transformers_says(
@@ -146,7 +146,7 @@ def test_what_the_adapter_says_is_what_transformers_says(
             model="judge:1",
             explain=True,
         )
-        texts = [order["reasoning"] for order in theirs["orders"]]
+        texts = [order.reasoning for order in theirs.orders]
         same += texts == [mine["text_ab"], mine["text_ba"]]
     assert same >= len(pairs) - 1
 
@@ -172,7 +172,7 @@ def test_the_export_has_the_adapter_in_its_weights(
         SamplingSettings(temperature=0, max_tokens=200),
     )
     theirs = client.judge(*pair.values(), model="judge:1", explain=True)
-    assert [texts[0].text for texts in answers] == [one["reasoning"] for one in theirs["orders"]]
+    assert [texts[0].text for texts in answers] == [one.reasoning for one in theirs.orders]
 
 
 def test_nothing_of_vllm_outlives_its_stack(

@@ -45,7 +45,7 @@ def test_adapters_come_to_a_node_through_the_bucket(tmp_path: Path) -> None:
                 ended = client.wait(job["id"], 900)
                 assert ended["state"] == "succeeded", ended["error"]
                 answer = client.judge("Repeat this: a b c", "a b c", "c b a", model="judge:1")
-                assert answer["model"] == "judge:1"
+                assert answer.model == "judge:1"
                 (loaded,) = events(client, job["id"], "adapter.loaded")
                 ((version,),) = rows(stack, "SELECT id FROM model_versions WHERE number = 1")
                 assert loaded["data"]["version"] == version and loaded["data"]["node"] == "engines"

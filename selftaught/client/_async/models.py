@@ -1,0 +1,187 @@
+"""Models: immutable versions, the aliases that point at them, and canaries."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+from selftaught.client._async.jobs import AsyncJob
+from selftaught.client._async.transport import AsyncTransport
+from selftaught.client.answers import given, url
+from selftaught.contracts import (
+    AliasOut,
+    CanaryOut,
+    CanaryReport,
+    ModelOut,
+    PromotionOut,
+    VersionOut,
+)
+
+
+class AsyncModels:
+    """`client.models`"""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def register(self, base_model: str, **fields: Any) -> AsyncJob:
+        """Make a base model a version as it is, to be evaluated or to judge: a job.
+
+        `fields`: those of `RegistrationIn`: name, template, inference, max_tokens, ...
+        """
+        return await self._transport.post(
+            AsyncJob, "/v1/models", {"base_model": base_model, **fields}
+        )
+
+    def list(
+        self, *, after: str | None = None, limit: int | None = None
+    ) -> AsyncIterator[ModelOut]:
+        """Models by name; those behind the name `after`, and at most `limit` of them."""
+        return self._transport.pages(ModelOut, "/v1/models", "name", after, limit)
+
+    def versions(
+        self, model: str, *, after: int | None = None, limit: int | None = None
+    ) -> AsyncIterator[VersionOut]:
+        """Versions of a model, newest first; those before number `after`."""
+        path = url("v1", "models", model, "versions")
+        return self._transport.pages(VersionOut, path, "number", after, limit)
+
+    async def version(self, model: str, number: int) -> VersionOut:
+        """One version, with all that it came from."""
+        return await self._transport.get(VersionOut, _version(model, number))
+
+    async def delete_version(self, model: str, number: int) -> None:
+        """Its weights and everything about it, unless something needs it."""
+        await self._transport.call("DELETE", _version(model, number))
+
+    def aliases(self, model: str) -> AsyncIterator[AliasOut]:
+        """Every alias of a model, with its history."""
+        return self._transport.pages(AliasOut, url("v1", "models", model, "aliases"), "alias")
+
+    async def alias(self, model: str, alias: str = "latest") -> AliasOut:
+        """Where an alias points, and where it has pointed."""
+        return await self._transport.get(AliasOut, _alias(model, alias))
+
+    async def set_alias(
+        self,
+        model: str,
+        alias: str,
+        version: int,
+        *,
+        reason: str | None = None,
+        prepare: bool | None = None,
+        revision: int | None = None,
+    ) -> AliasOut:
+        """Point an alias at a version, by number; `latest` moves only if the gate lets it.
+
+        `revision`: move it only if its revision is still this one; 0: only if there is none yet.
+        `prepare=False`: do not have the version opened first.
+        """
+        headers = {} if revision is None else {"If-Match": f'"{revision}"'}
+        if revision == 0:
+            headers = {"If-None-Match": "*"}
+        body = given(version=version, reason=reason, prepare=prepare)
+        answer = await self._transport.call("PUT", _alias(model, alias), json=body, headers=headers)
+        return self._transport.read(AliasOut, answer)
+
+    async def rollback(
+        self, model: str, alias: str = "latest", *, revision: int | None = None
+    ) -> AliasOut:
+        """Point an alias back at the version before its present one.
+
+        `revision`: only if its revision is still this one.
+        """
+        headers = {} if revision is None else {"If-Match": f'"{revision}"'}
+        path = _alias(model, alias) + "/rollback"
+        answer = await self._transport.call("POST", path, headers=headers)
+        return self._transport.read(AliasOut, answer)
+
+    async def promote(
+        self,
+        model: str,
+        number: int,
+        *,
+        alias: str | None = None,
+        force: bool | None = None,
+        reason: str | None = None,
+        prepare: bool | None = None,
+    ) -> PromotionOut:
+        """Move an alias (default: `latest`) to a version, if the gate lets it.
+
+        ApiError 409 `gate_refused` says which rules failed. `force` moves it all the same, for a
+        `reason`, by a key with scope `promote`.
+        """
+        body = given(alias=alias, force=force, reason=reason, prepare=prepare)
+        path = _version(model, number) + "/promote"
+        return await self._transport.post(PromotionOut, path, body)
+
+    def promotions(
+        self, model: str, number: int, *, after: str | None = None, limit: int | None = None
+    ) -> AsyncIterator[PromotionOut]:
+        """What the gate decided about a version, newest first."""
+        path = _version(model, number) + "/promotions"
+        return self._transport.pages(PromotionOut, path, after=after, limit=limit)
+
+
+class AsyncCanaries:
+    """`client.canaries`"""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def start(
+        self,
+        model: str,
+        alias: str,
+        version: int,
+        share: float,
+        *,
+        mode: Literal["shadow", "share"] | None = None,
+        reason: str | None = None,
+        prepare: bool | None = None,
+    ) -> CanaryOut:
+        """Try a version on a share (above 0, up to 1) of the questions that come by an alias.
+
+        `mode`: `shadow` (default) judges the same pairs unseen; by `share` it answers them.
+        """
+        body = given(version=version, share=share, mode=mode, reason=reason, prepare=prepare)
+        answer = await self._transport.call("PUT", _alias(model, alias) + "/canary", json=body)
+        return self._transport.read(CanaryOut, answer)
+
+    async def get(self, model: str, alias: str = "latest") -> CanaryOut:
+        """The alias's canary, as long as it lives."""
+        return await self._transport.get(CanaryOut, _alias(model, alias) + "/canary")
+
+    async def end(self, model: str, alias: str = "latest") -> CanaryOut:
+        """End the alias's canary; its report stays."""
+        answer = await self._transport.call("DELETE", _alias(model, alias) + "/canary")
+        return self._transport.read(CanaryOut, answer)
+
+    async def report(self, canary_id: str) -> CanaryReport:
+        """How a canary, living or ended, compares with the version that its alias named."""
+        return await self._transport.get(CanaryReport, url("v1", "canaries", canary_id, "report"))
+
+    def list(
+        self,
+        *,
+        model: str | None = None,
+        alias: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CanaryOut]:
+        """Canaries, living and ended, newest first."""
+        return self._transport.pages(
+            CanaryOut,
+            "/v1/canaries",
+            after=after,
+            limit=limit,
+            params={"model": model, "alias": alias},
+        )
+
+
+def _version(model: str, number: int) -> str:
+    return url("v1", "models", model, "versions", number)
+
+
+def _alias(model: str, alias: str) -> str:
+    return url("v1", "models", model, "aliases", alias)

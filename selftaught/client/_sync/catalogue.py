@@ -1,0 +1,48 @@
+# Made from ../_async by scripts/unasync.py (make unasync): change that one.
+"""What jobs are made of: recipes, and the templates that models are asked with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from selftaught.client._sync.transport import Transport
+from selftaught.client.answers import url
+from selftaught.contracts import Recipe, TemplateOut
+
+
+class Recipes:
+    """`client.recipes`"""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> Iterator[Recipe]:
+        """All recipes that have a name, with all their settings."""
+        return self._transport.pages(Recipe, "/v1/recipes", "name")
+
+    def get(self, name: str) -> Recipe:
+        """A recipe's settings."""
+        return self._transport.get(Recipe, url("v1", "recipes", name))
+
+
+class Templates:
+    """`client.templates`"""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(self, template: Mapping[str, Any]) -> TemplateOut:
+        """Upload a template: `name`, `kind`, `user`, and what else its kind needs.
+
+        The same content again changes nothing; a name never changes its content.
+        """
+        return self._transport.post(TemplateOut, "/v1/templates", template)
+
+    def get(self, name: str) -> TemplateOut:
+        """A template and its content."""
+        return self._transport.get(TemplateOut, url("v1", "templates", name))
+
+    def list(self, *, after: str | None = None, limit: int | None = None) -> Iterator[TemplateOut]:
+        """Templates by name, shipped ones and uploaded ones."""
+        return self._transport.pages(TemplateOut, "/v1/templates", "name", after, limit)

@@ -1,0 +1,135 @@
+# Made from ../_async by scripts/unasync.py (make unasync): change that one.
+"""The client of a gateway: resources by name, and questions to the judge."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections.abc import Generator, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from selftaught.client._sync.access import Keys, Projects
+from selftaught.client._sync.batches import Batches
+from selftaught.client._sync.catalogue import Recipes, Templates
+from selftaught.client._sync.datasets import Datasets
+from selftaught.client._sync.evaluations import Evaluations
+from selftaught.client._sync.jobs import Jobs
+from selftaught.client._sync.judging import Judging, Verdicts
+from selftaught.client._sync.models import Canaries, Models
+from selftaught.client._sync.reviews import Reviews
+from selftaught.client._sync.transport import Transport
+from selftaught.client._sync.webhooks import Webhooks
+from selftaught.client.answers import Json, moment
+from selftaught.contracts import AuditOut, EngineNodeOut, UsageOut
+
+LOCAL = "http://127.0.0.1:8080"
+"""Where `selftaught up` serves, if nothing else is said."""
+
+
+class Client(Judging):
+    """Calls to one gateway.
+
+    `base_url`: default: the environment's SELFTAUGHT_URL, else http://127.0.0.1:8080.
+    `key`: the API key to send; default: the environment's SELFTAUGHT_API_KEY, if any.
+    `timeout`: seconds that a call waits for an answer. `retries`: how often a call is sent again
+    that got no answer, or one that says to try later; what it makes is made once all the same.
+
+    Calls raise ApiError where the gateway refuses, httpx.TransportError where it is not to be
+    reached. Close it in the end, or use it in a `with`.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        key: str | None = None,
+        timeout: float = 300.0,
+        retries: int = 3,
+    ) -> None:
+        base_url = base_url or os.environ.get("SELFTAUGHT_URL") or LOCAL
+        if not base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url must begin with http:// or https://, not {base_url!r}")
+        self.base_url = base_url.rstrip("/")
+        key = key or os.environ.get("SELFTAUGHT_API_KEY") or None
+        self._transport = Transport(self.base_url, key, timeout, retries)
+        self.datasets = Datasets(self._transport)
+        self.jobs = Jobs(self._transport)
+        self.models = Models(self._transport)
+        self.canaries = Canaries(self._transport)
+        self.batches = Batches(self._transport)
+        self.verdicts = Verdicts(self._transport)
+        self.evaluations = Evaluations(self._transport)
+        self.reviews = Reviews(self._transport)
+        self.recipes = Recipes(self._transport)
+        self.templates = Templates(self._transport)
+        self.keys = Keys(self._transport)
+        self.projects = Projects(self._transport)
+        self.webhooks = Webhooks(self._transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._transport.http.close()
+
+    def usage(self) -> UsageOut:
+        """What the key's project has used, and how much it may use."""
+        return self._transport.get(UsageOut, "/v1/usage")
+
+    def audit(
+        self,
+        *,
+        key: str | None = None,
+        method: str | None = None,
+        route: str | None = None,
+        request_id: str | None = None,
+        since: dt.datetime | str | None = None,
+        until: dt.datetime | str | None = None,
+        project: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[AuditOut]:
+        """Who did what, newest first; what fits all that is given. `project`: the operator's."""
+        return self._transport.pages(
+            AuditOut,
+            "/v1/audit",
+            after=after,
+            limit=limit,
+            params={
+                "key": key,
+                "method": method,
+                "route": route,
+                "request_id": request_id,
+                "since": moment(since),
+                "until": moment(until),
+                "project": project,
+            },
+        )
+
+    def engines(self) -> Iterator[EngineNodeOut]:
+        """The operator's: machines that run engines, with their devices and servers."""
+        return self._transport.pages(EngineNodeOut, "/v1/engines", "node")
+
+    def call(self, method: str, path: str, **options: Any) -> Json:
+        """Any request, for what has no method here: the JSON object that is answered.
+
+        `options`: params, json, headers, timeout.
+        """
+        return self._transport.call(method, path, **options)
+
+    def listen(self, method: str, path: str, **options: Any) -> Generator[tuple[str, Json]]:
+        """Any stream of events (name, data), for what has no method here. `options`: as of `call`.
+
+        Raises ApiError, also for an event `error`.
+        """
+        return self._transport.listen(method, path, **options)

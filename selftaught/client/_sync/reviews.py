@@ -1,0 +1,74 @@
+# Made from ../_async by scripts/unasync.py (make unasync): change that one.
+"""Reviews: people look at a version's judgments, blind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from selftaught.client._sync.jobs import Job
+from selftaught.client._sync.transport import Transport
+from selftaught.client.answers import given, url
+from selftaught.contracts import (
+    ReviewAnswerOut,
+    ReviewDrift,
+    ReviewedOut,
+    ReviewNextOut,
+    ReviewSkippedOut,
+    ReviewSummary,
+)
+
+
+class Reviews:
+    """`client.reviews`"""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def fill(self, model: str, number: int, **fields: Any) -> Job:
+        """Sample pairs of a version for people to review: a job.
+
+        `fields`: those of `ReviewQueueIn`: size, source, against, strata, votes, overlap, seed.
+        """
+        return self._transport.post(Job, _path(model, number), fields)
+
+    def next(self, version: str, reviewer: str) -> ReviewNextOut:
+        """The next item of a version (name:number) for this reviewer, and how many are left."""
+        return self._transport.get(
+            ReviewNextOut, "/v1/reviews/next", {"version": version, "reviewer": reviewer}
+        )
+
+    def answer(
+        self,
+        item: str,
+        reviewer: str,
+        verdict: Literal["A", "B", "tie"],
+        comment: str | None = None,
+    ) -> ReviewAnswerOut:
+        """Which response is better, in the letters as shown; tells what the model said."""
+        body = given(reviewer=reviewer, verdict=verdict, comment=comment)
+        return self._transport.post(ReviewAnswerOut, url("v1", "reviews", item, "answers"), body)
+
+    def skip(self, item: str, reviewer: str) -> ReviewSkippedOut:
+        """Leave an item to others."""
+        return self._transport.post(
+            ReviewSkippedOut, url("v1", "reviews", item, "skip"), {"reviewer": reviewer}
+        )
+
+    def list(
+        self, model: str, number: int, *, after: str | None = None, limit: int | None = None
+    ) -> Iterator[ReviewedOut]:
+        """A version's reviewed items with all answers and comments, newest first."""
+        return self._transport.pages(ReviewedOut, _path(model, number), after=after, limit=limit)
+
+    def summary(self, model: str, number: int) -> ReviewSummary:
+        """How well a version agrees with people."""
+        return self._transport.get(ReviewSummary, _path(model, number) + "/summary")
+
+    def drift(self, model: str) -> ReviewDrift:
+        """Whether a model's agreement with people has fallen."""
+        return self._transport.get(ReviewDrift, url("v1", "models", model, "reviews", "drift"))
+
+
+def _path(model: str, number: int) -> str:
+    return url("v1", "models", model, "versions", number, "reviews")
