@@ -17,6 +17,7 @@ from selftaught.cli.output import err, note, safe
 
 if TYPE_CHECKING:
     import httpx
+    from pydantic import ValidationError
 
     from selftaught.client import ApiError
 
@@ -29,7 +30,6 @@ FIRST = ("datasets", "jobs", "judge", "models")
 """The commands that help names first."""
 
 _SENTENCES = {
-    "pydantic_core": ("ValidationError",),
     "selftaught.architectures": ("Unplanned",),
     "selftaught.export": ("ExportError",),
     "selftaught.keeping.backup": ("BackupError",),
@@ -98,8 +98,9 @@ def tell(error: Exception) -> None:
     text, hint = explain(error)
     note(f"error: {text}", style="red" if err.is_terminal else None)
     found = _problem(error).get("errors") or []
-    if found:
-        _tell_each(found)
+    lines = [(_place(one), str(one.get("message") or one.get("detail"))) for one in found]
+    if len(lines) > 1 or any(what not in text for _, what in lines):
+        _tell_each(lines)
     if hint:
         note(hint)
 
@@ -122,6 +123,8 @@ def explain(error: Exception) -> tuple[str, str | None]:
         return _of_the_api(error)  # type: ignore[arg-type]
     if _is(error, "httpx", "TransportError"):
         return _without_an_answer(error)  # type: ignore[arg-type]
+    if _is(error, "pydantic_core", "ValidationError"):
+        return _of_settings(error), None  # type: ignore[arg-type]
     if _is(error, "sqlalchemy.exc", "ProgrammingError"):
         told = getattr(error, "orig", error)
         return f"not this version's schema ({told})", "run: selftaught migrate"
@@ -156,6 +159,17 @@ def _of_the_api(error: ApiError) -> tuple[str, str | None]:
     return text, hint
 
 
+def _of_settings(error: ValidationError) -> str:
+    """Each wrong setting by its path; those of the environment by their variable."""
+    lines = []
+    for one in error.errors(include_url=False, include_context=False, include_input=False):
+        name = ".".join(map(str, one["loc"])) or error.title
+        if error.title == "Settings" and not name.isupper():
+            name = f"SELFTAUGHT_{name.upper()}"
+        lines.append(f"{name}: {one['msg']}")
+    return "\n".join(lines)
+
+
 def _without_an_answer(error: httpx.TransportError) -> tuple[str, str | None]:
     import httpx
 
@@ -178,22 +192,21 @@ def _url(error: httpx.TransportError) -> str:
     return f"{url.scheme}://{url.netloc.decode()}"
 
 
-def _tell_each(found: list[dict[str, Any]]) -> None:
+def _tell_each(lines: list[tuple[str, str]]) -> None:
     """What is wrong with each line, field or rule."""
-    lines = [(_place(one), one.get("message") or one.get("detail")) for one in found[:SHOWN]]
     if err.is_terminal:
         from rich.table import Table
         from rich.text import Text
 
         table = Table("where", "what is wrong", box=None, pad_edge=False, header_style="bold")
-        for line in lines:
-            table.add_row(*(Text(safe(str(cell))) for cell in line))
+        for line in lines[:SHOWN]:
+            table.add_row(*(Text(safe(cell)) for cell in line))
         err.print(table)
     else:
-        for where, what in lines:
+        for where, what in lines[:SHOWN]:
             note(f"{where}: {what}")
-    if len(found) > SHOWN:
-        note(f".. and {len(found) - SHOWN} more")
+    if len(lines) > SHOWN:
+        note(f".. and {len(lines) - SHOWN} more")
 
 
 def _place(one: dict[str, Any]) -> str:

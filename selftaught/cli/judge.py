@@ -83,10 +83,13 @@ def judge(
 
 def text(given: str) -> str:
     """What an argument stands for: itself, a file's text or stdin's."""
-    if given == "-":
-        return sys.stdin.read()
-    if given.startswith("@"):
-        return Path(given[1:]).read_text()
+    try:
+        if given == "-":
+            return sys.stdin.read()
+        if given.startswith("@"):
+            return Path(given[1:]).read_text()
+    except UnicodeDecodeError as error:
+        raise Failed(f"{given.removeprefix('@')}: is no text (UTF-8)") from error
     return given
 
 

@@ -28,7 +28,7 @@ class Lines:
     def tell(self, item: Item) -> None:
         """Write the lines that tell of it, if any."""
         if isinstance(item, Lost):
-            note(f"the gateway is away ({item.why}); again in {item.pause:g} s")
+            note(f"the gateway is away ({item.why}): reconnecting in {item.pause:g} s")
         elif self._lost:
             note("the gateway is back")
         self._lost = isinstance(item, Lost)

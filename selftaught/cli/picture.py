@@ -161,4 +161,4 @@ def table(rows: Iterable[Json]) -> Table:
 
 def lost_text(lost: Lost) -> str:
     """That the gateway is away, and what is done about it."""
-    return safe(f"the gateway is away ({lost.why}); trying again (try {lost.tries})")
+    return safe(f"the gateway is away ({lost.why}): reconnecting, try {lost.tries}")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from selftaught.cli import settings
 from selftaught.cli.completion import recipe_names
 from selftaught.cli.gateway import DEFAULT_HOME, Home, Url, at, connect
 from selftaught.cli.output import AsJson, emit, rows
@@ -48,9 +49,7 @@ def show(
     if as_json:
         emit(found)
         return
-    import json
-
-    rows(("setting", "value"), [(path, json.dumps(value)) for path, value in _flat(found)])
+    rows(("setting", "value"), [(path, settings.shown(value)) for path, value in _flat(found)])
 
 
 def _flat(tree: dict[str, object], above: str = "") -> list[tuple[str, object]]:

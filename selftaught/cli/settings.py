@@ -49,10 +49,16 @@ def recipe(given: str) -> str | dict[str, Any]:
         return given
     import yaml
 
-    found = yaml.safe_load(file.read_text())
+    found = yaml.safe_load(file.read_bytes())
     if not isinstance(found, dict):
         raise Failed(f"{given} is no recipe: its settings are to be names with values")
     return found
+
+
+def shown(value: Any) -> str:
+    """A value as `--set` takes it."""
+    plain = isinstance(value, str) and _value(value) == value
+    return value if plain else json.dumps(value)
 
 
 def _value(text: str) -> Any:

@@ -84,8 +84,19 @@ def follow(connect: Callable[[], Client], job_id: str) -> Iterator[Item]:
                 raise
             tries += 1
             pause = min(LONGEST_PAUSE, PAUSE * 2 ** (tries - 1))
-            yield Lost(str(error) or type(error).__name__, tries, pause)
+            yield Lost(_why(error), tries, pause)
             time.sleep(pause)
+
+
+def _why(error: Exception) -> str:
+    """In a few words."""
+    import httpx
+
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer"
+    if isinstance(error, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError):
+        return "the connection broke off"
+    return str(error) or type(error).__name__
 
 
 def look(client: Client, job_id: str) -> Snapshot:

@@ -1,0 +1,223 @@
+"""What the commands print, for people and for programs, of a real gateway."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from selftaught.cli import app
+from selftaught.database import transaction
+from selftaught.database.tables import Job
+from tests.api.helpers import add_versions
+from tests.cli.conftest import Gateway
+from tests.work.helpers import drain, make_job
+
+Here = Callable[..., Result]
+
+
+@pytest.fixture
+def here(gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
+    """The command in this process: quicker than one of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SELFTAUGHT_URL", gateway.url)
+
+    def invoke(*arguments: str | Path, code: int = 0, stdin: str | None = None) -> Result:
+        done = CliRunner().invoke(app, list(map(str, arguments)), input=stdin)
+        assert done.exit_code == code, done.output
+        return done
+
+    return invoke
+
+
+def test_a_file_goes_up_and_is_found_again(gateway: Gateway, here: Here, tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"ask": "one"}\n{"ask": "two"}\n')
+    done = here("datasets", "upload", file, "--column", "ask", "--name", "first")
+    dataset = done.stdout.strip()
+    assert done.stderr == f"2 rows of kind instructions: {dataset}\n"
+    assert here("datasets", "list").stdout.split("\t")[:4] == [
+        dataset,
+        "first",
+        "instructions",
+        "2",
+    ]
+    shown = json.loads(here("datasets", "show", dataset, "--json").stdout)
+    assert shown == gateway.get(f"/v1/datasets/{dataset}")
+    assert json.loads(here("datasets", "list", "--json").stdout) == [shown]
+    assert here("datasets", "delete", dataset).stdout == f"deleted {dataset}\n"
+    assert here("datasets", "list").output == ""
+    gone = here("datasets", "show", dataset, code=1).stderr
+    assert gone.endswith("`selftaught datasets list` shows those there are\n")
+
+
+def test_every_bad_line_is_named(here: Here, tmp_path: Path) -> None:
+    file = tmp_path / "bad.jsonl"
+    file.write_text('{"instruction": "a"}\n' + '{"x": 1}\n' * 30)
+    done = here("datasets", "upload", file, "--json", code=1)
+    assert done.stdout == ""
+    said = done.stderr.splitlines()
+    assert "30 errors, the first in line 2; nothing was kept (422 invalid_dataset)" in said[0]
+    assert said[1] == "line 2, instruction: missing" and len(said) == 22
+    assert said[-1] == ".. and 10 more"
+
+
+def test_lists_go_over_pages(gateway: Gateway, here: Here) -> None:
+    for _ in range(3):
+        make_job()
+    whole = [one["id"] for one in json.loads(here("jobs", "list", "--json").stdout)]
+    assert len(whole) == 3
+    assert [
+        line.split("\t")[0] for line in here("jobs", "list", "--limit", "2").stdout.split("\n")
+    ][:-1] == whole[:2]
+    from selftaught.cli import gateway as module
+
+    small = pytest.MonkeyPatch()
+    with small.context() as patched:
+        patched.setattr(module, "PAGE", 1)
+        again = json.loads(here("jobs", "list", "--json").stdout)
+        assert [one["id"] for one in again] == whole
+    assert here("jobs", "list", "--state", "paused").output == ""
+
+
+def test_a_job_from_files_with_settings(gateway: Gateway, here: Here, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.txt.gz"
+    rows.write_bytes(gzip.compress(b"".join(b"say %d\n" % n for n in range(20))))
+    labelled = tmp_path / "labelled.jsonl"
+    labelled.write_text('{"instruction": "i", "chosen": "a", "rejected": "b"}\n')
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("name: mine\niterations: 4\n")
+    done = here(
+        "jobs", "create", "--dataset", rows, "--labelled", labelled, "--recipe", recipe,
+        "--set", "iterations=2", "--set", "validate.instructions=3", "--set", "judge.quota=null",
+        "--set", "curate.label=majority", "--set", "judge.need=all", "--model", "m",
+    )  # fmt: skip
+    job_id = done.stdout.strip()
+    assert done.stderr.endswith(f"watch it: selftaught jobs watch {job_id}\n")
+    job = gateway.get(f"/v1/jobs/{job_id}")
+    assert (job["model"], job["recipe"]["name"], job["recipe"]["iterations"]) == ("m", "mine", 2)
+    assert job["recipe"]["curate"]["label"] == "majority"
+    shown = json.loads(here("jobs", "show", job_id, "--json").stdout)
+    (iteration,) = shown.pop("iterations")
+    assert iteration["id"] == gateway.get(f"/v1/jobs/{job_id}/iterations")["data"][0]["id"]
+    assert shown == job
+    text = here("jobs", "show", job_id).stdout
+    assert "recipe      mine\n" in text and "iterations  0/2\n" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--dataset", "ds_none"], 1, "there is no dataset 'ds_none' (404 dataset_not_found)"),
+        (["--dataset", "d", "--set", "iterations"], 2, "'iterations' is not NAME=VALUE"),
+        (["--dataset", "d", "--set", "=1"], 2, "is not NAME=VALUE"),
+        (["--dataset", "d", "--set", "seed=1", "--set", "seed.x=1"], 2, "seed has a value"),
+        (["--dataset", "d", "--recipe", "gone.yaml"], 1, "there is no file gone.yaml"),
+        (["--dataset", "d", "--recipe", "nobody"], 1, "`selftaught recipes list` shows them"),
+        (["--dataset", "d", "--set", "judge.sampels=1"], 1, "overrides.judge.sampels: "),
+    ],
+)
+def test_what_is_wrong_with_a_job(here: Here, arguments: list[str], code: int, said: str) -> None:
+    done = here("jobs", "create", *arguments, code=code)
+    assert said in " ".join(done.stderr.replace("│", " ").split()), done.stderr
+    assert done.stdout == ""
+
+
+def test_what_can_be_asked_of_a_job(gateway: Gateway, here: Here) -> None:
+    job_id = make_job()
+    assert here("jobs", "pause", job_id).stdout == f"{job_id} is paused\n"
+    assert json.loads(here("jobs", "resume", job_id, "--json").stdout)["state"] == "running"
+    refused = here("jobs", "delete", job_id, code=1).stderr
+    assert refused.endswith("(409 job_not_ended)\n`selftaught jobs cancel JOB` first\n")
+    drain(job_id)
+    assert "(409 job_finished)" in here("jobs", "cancel", job_id, code=1).stderr
+    names = {line.split("\t")[1] for line in here("jobs", "data", job_id).stdout.splitlines()}
+    assert {"select", "judge"} <= names
+    done = here("jobs", "download", job_id, "1", "judge")
+    assert done.stdout.startswith("judge-1.jsonl: ")
+    rows = Path("judge-1.jsonl").read_text().splitlines()
+    assert json.loads(rows[0]) == {"n": 0}
+    assert "404 no_such_data" in here("jobs", "download", job_id, "1", "nothing", code=1).stderr
+    assert [path.name for path in Path().glob("*1*")] == ["judge-1.jsonl"], "no parts are left"
+    here("jobs", "delete", job_id)
+    with transaction() as session:
+        assert session.get(Job, job_id) is None
+
+
+def test_models_versions_and_aliases(gateway: Gateway, here: Here) -> None:
+    add_versions("m", [0, 1, 2], latest=1)
+    assert here("models", "list").stdout == "m\t3\tlatest -> 1\n"
+    lines = here("models", "versions", "m").stdout.splitlines()
+    assert [line.split("\t")[:2] for line in lines] == [
+        ["m:2", "-"],
+        ["m:1", "latest"],
+        ["m:0", "-"],
+    ]
+    for name in ("m", "m:latest", "m:1"):
+        shown = json.loads(here("models", "show", name, "--json").stdout)
+        assert shown == gateway.get("/v1/models/m/versions/1")
+    assert here("models", "show", "m:2").stdout.startswith("version  m:2\naliases  none\n")
+    assert here("models", "aliases", "m").stdout.startswith("latest\tm:1\t1\t")
+    refused = here("models", "promote", "m:2", code=1)
+    assert "(409 gate_refused)" in refused.stderr and "--force --reason" in refused.stderr
+    assert here("promote", "m", code=2) and here("promote", "m:x", code=2)
+    assert "nothing_to_roll_back_to" in here("models", "rollback", "m", code=1).stderr
+    assert here("models", "delete", "m:0").stdout == "deleted m:0\n"
+    assert "unknown_model" in here("models", "show", "m:0", code=1).stderr
+    assert "model_not_found" in here("models", "versions", "../jobs", code=1).stderr
+
+
+def test_recipes_and_usage(gateway: Gateway, here: Here) -> None:
+    assert "quickstart\tsmallworld\t5\t2700\t3\tfull" in here("recipes", "list").stdout
+    shown = here("recipes", "show", "llama-3-8b").stdout
+    assert "engine.dtype\tauto\n" in shown and "judge.quota\tnull\n" in shown
+    assert json.loads(here("usage", "--json").stdout) == gateway.get("/v1/usage")
+    assert "stored\t0 B\tno limit\t-" in here("usage").stdout
+
+
+def test_questions_that_make_no_sense(here: Here, tmp_path: Path) -> None:
+    assert "none of them" in here("judge", "only this", code=2).stderr
+    assert "only one text" in here("judge", "-", "-", "b", code=2).stderr
+    assert "stdin is no JSON" in here("judge", stdin="nonsense", code=1).stderr
+    assert "one JSON object" in here("judge", stdin="[1]", code=1).stderr
+    assert "No such file" in here("judge", "@gone", "a", "b", code=1).stderr
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    assert "binary: is no text" in here("judge", "@binary", "a", "b", code=1).stderr
+    asked = json.dumps({"instruction": "i", "response_a": "a", "response_b": "b", "vote": 1})
+    assert here("judge", stdin=asked, code=1).stderr == (
+        "error: vote: Extra inputs are not permitted (422 invalid_request)\n"
+    )
+
+
+def test_keys_and_projects_as_json(here: Here) -> None:
+    made = json.loads(here("keys", "create", "--name", "ci", "--scope", "read", "--json").stdout)
+    secret = made.pop("secret")
+    (listed,) = json.loads(here("keys", "list", "--json").stdout)
+    assert listed == made and secret.startswith(made["prefix"])
+    assert json.loads(here("projects", "create", "red", "--json").stdout)["id"] == "red"
+    assert [one["id"] for one in json.loads(here("projects", "list", "--json").stdout)] == [
+        "default",
+        "red",
+    ]
+    limited = here("projects", "limit", "red", "--stored-bytes", "5", "--json").stdout
+    assert json.loads(limited)["limits"]["stored_bytes"] == 5
+    assert json.loads(here("keys", "revoke", "ci", "--json").stdout)["revoked_at"]
+
+
+def test_a_table_on_a_terminal_does_not_steer_it(
+    gateway: Gateway, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+
+    from selftaught.cli import output
+
+    with transaction() as session:
+        job_id = make_job()
+        session.get_one(Job, job_id).model = "evil\x1b[31m\rname"
+    monkeypatch.setattr(output, "out", Console(force_terminal=True, width=200, no_color=True))
+    shown = here("jobs", "list").stdout
+    assert "job " in shown and "evil\ufffd[31m\ufffdname" in shown
