@@ -31,6 +31,7 @@ FIRST = ("datasets", "jobs", "judge", "models")
 
 _SENTENCES = {
     "selftaught.architectures": ("Unplanned",),
+    "selftaught.client": ("JobFailed",),
     "selftaught.export": ("ExportError",),
     "selftaught.keeping.backup": ("BackupError",),
     "selftaught.keeping.locks": ("Held",),
@@ -58,6 +59,7 @@ _HINTS = {
     "quota_exceeded": "`selftaught usage` shows what is used and when it begins anew",
     "missing_scope": "SELFTAUGHT_API_KEY is to be a key that has it",
     "http_error": "is this the address of a selftaught gateway?",
+    "unexpected_answer": "is this the address of a selftaught gateway of this version?",
 }
 """What to do about a problem of the API, by its code."""
 

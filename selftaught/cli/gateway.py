@@ -87,6 +87,9 @@ def pages(client: Client, path: str, limit: int, by: str = "id", **query: Any) -
 
 def at(*parts: str | int) -> str:
     """The path below /v1 of these parts; whatever a user calls a thing stays one part."""
-    from urllib.parse import quote
+    from selftaught.client.answers import url
 
-    return "/v1/" + "/".join(quote(str(part), safe="") for part in parts)
+    try:
+        return url("v1", *parts)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error

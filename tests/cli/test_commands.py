@@ -168,7 +168,11 @@ def test_models_versions_and_aliases(gateway: Gateway, here: Here) -> None:
     assert "nothing_to_roll_back_to" in here("models", "rollback", "m", code=1).stderr
     assert here("models", "delete", "m:0").stdout == "deleted m:0\n"
     assert "unknown_model" in here("models", "show", "m:0", code=1).stderr
-    assert "model_not_found" in here("models", "versions", "../jobs", code=1).stderr
+    assert (
+        "nothing at /v1/models/../jobs/versions"
+        in here("models", "versions", "../jobs", code=1).stderr
+    )
+    assert "'..' is not a name" in here("models", "versions", "..", code=2).stderr
 
 
 def test_recipes_and_usage(gateway: Gateway, here: Here) -> None:

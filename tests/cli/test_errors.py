@@ -69,6 +69,9 @@ def test_what_answers_is_no_gateway() -> None:
     with answering(page) as url:
         said = call("jobs", "list", "--url", url)
     assert "404" in said and said.endswith("is this the address of a selftaught gateway?\n")
+    page = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\n<p/>"
+    with answering(page) as url:
+        assert "gateway of this version?" in call("jobs", "list", "--url", url)
     with answering(b"SSH-2.0-OpenSSH\r\n") as url:
         said = call("jobs", "list", "--url", url)
     assert said.startswith("error: ") and "Traceback" not in said
