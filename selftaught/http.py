@@ -28,7 +28,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from selftaught import aliases, openapi, sse
+from selftaught import aliases, logs, openapi, sse, telemetry
 from selftaught.contracts import Problem
 from selftaught.ids import new_id
 from selftaught.openapi import PROBLEM_TYPE
@@ -71,6 +71,8 @@ _SHOWN_HEADERS = (
 )
 """What a page of another origin may read beside the body."""
 _ASKED = ("Idempotency-Key", "Last-Event-ID", "X-Request-ID")
+_UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Asked again and again by machines."""
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -361,9 +363,28 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
+        asked = Headers(scope=scope)
+        given = asked.get("x-request-id", "")
         rid = given if _REQUEST_ID.fullmatch(given) else new_id("req")
         scope.setdefault("state", {})["request_id"] = rid
+        with logs.bound(request_id=rid):
+            if scope["path"] in _UNTRACED:
+                await self._answer(scope, receive, send, rid)
+                return
+            method = _method(scope)
+            parent = asked.get(telemetry.HEADER)
+            with telemetry.span(method, "server", parent, {"http.request.method": method}) as span:
+                status = await self._answer(scope, receive, send, rid)
+                route = _route(scope)
+                span.update_name(f"{method} {route}")
+                span.set_attribute("http.route", route)
+                span.set_attribute("http.response.status_code", status)
+                span.set_attribute("selftaught.request_id", rid)
+                if status >= 500:
+                    telemetry.failed(span)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, rid: str) -> int:
+        """Returns the status of the answer."""
         started, status = time.perf_counter(), 0
 
         async def send_named(message: Message) -> None:
@@ -399,10 +420,19 @@ class RequestMiddleware:
                 raise
             await _crashed(rid)(scope, receive, send_named)
         finally:
-            method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-            route = str(getattr(scope.get("route"), "path", "unmatched"))
+            method, route = _method(scope), _route(scope)
             self._count.labels(method, route, str(status)).inc()
             self._seconds.labels(method, route).observe(time.perf_counter() - started)
+        return status
+
+
+def _method(scope: Scope) -> str:
+    return scope["method"] if scope["method"] in _METHODS else "OTHER"
+
+
+def _route(scope: Scope) -> str:
+    """The path of the route that answered, without what stands for its parameters."""
+    return str(getattr(scope.get("route"), "path", "unmatched"))
 
 
 def _without_query(record: logging.LogRecord) -> bool:

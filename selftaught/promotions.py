@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
-from selftaught import aliases, gate, reviews, webhooks
+from selftaught import aliases, gate, reviews, totals, webhooks
 from selftaught.contracts import Finding, GateSettings
 from selftaught.database.tables import Alias, Evaluation, Job, ModelVersion, Promotion
 from selftaught.ids import new_id
@@ -85,6 +85,8 @@ def promote(
         key_name=asked.caller.key_name if asked.caller is not None else None,
     )
     session.add(decision)
+    part = "forced" if forced else "promoted" if decision.promoted else "refused"
+    totals.add(session, "promotions", part=part)
     _tell(session, teller, version, decision)
     session.flush()
     session.refresh(decision)

@@ -3,7 +3,8 @@
 python -m selftaught.serve services.api.main:app --port 8080 ..
 
 By itself uvicorn ends what it has begun, within --timeout-graceful-shutdown, and then dies of the
-very SIGTERM that asked it to, as if it had not obeyed.
+very SIGTERM that asked it to, as if it had not obeyed. Its logs are written as all others are
+(selftaught/logs.py).
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import sys
 from types import FrameType
 
 import uvicorn
+from uvicorn.config import LOGGING_CONFIG
+
+from selftaught import logs, telemetry
 
 
 def _end(_signal: int, _frame: FrameType | None) -> None:
@@ -20,5 +24,8 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    logs.setup()
+    telemetry.setup()
+    LOGGING_CONFIG.update(incremental=True, handlers={}, loggers={})  # leaves what is set up alone
     signal.signal(signal.SIGTERM, _end)  # what uvicorn puts back, and raises, when it has drained
     uvicorn.main()

@@ -57,6 +57,16 @@ class Settings(BaseSettings):
         validation_alias="REDIS_URL",
         description="REDIS_URL: Redis, which carries Celery messages and counts requests.",
     )
+    log_format: Literal["json", "text"] = Field(
+        default="text",
+        description="SELFTAUGHT_LOG_FORMAT: each line of a log as a JSON object, or as text.",
+    )
+    otlp_endpoint: str = Field(
+        default="",
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="OTEL_EXPORTER_OTLP_ENDPOINT: where traces go, by OTLP over HTTP, such as "
+        "'http://127.0.0.1:4318'; default: nowhere, and there are none.",
+    )
     open: bool = Field(
         default=False,
         description="SELFTAUGHT_OPEN: callers without a key have all rights in the project "

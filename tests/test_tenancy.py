@@ -19,6 +19,7 @@ SYSTEM = {
     "engine_servers",
     "outbox",
     "secrets",
+    "totals",
 }
 """Tables that no route reads for a tenant; what they hold is the platform's."""
 

@@ -132,6 +132,18 @@ class Job(Base):
     )
     paused_at: Mapped[dt.datetime | None] = mapped_column(doc="Null unless it is paused now.")
     retried_at: Mapped[dt.datetime | None]
+    request_id: Mapped[str | None] = mapped_column(doc="Of the request that made it.")
+    traceparent: Mapped[str | None] = mapped_column(doc="Of its span, if it was traced.")
+
+
+class Total(Base):
+    """What has been counted ever since, over all projects (selftaught/totals.py)."""
+
+    __tablename__ = "totals"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    stage: Mapped[str] = mapped_column(primary_key=True, doc="Empty: of none.")
+    part: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float]
 
 
 class StoredTemplate(Base):

@@ -19,7 +19,7 @@ from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from selftaught import stopping
+from selftaught import stopping, telemetry
 from selftaught.inference.chat import render_chat
 from selftaught.inference.decoders import (
     ATTENTION,
@@ -75,6 +75,7 @@ class LocalEngine:
         quantize: Literal["none", "nf4"] = "none",
     ) -> None:
         self._lock = threading.Lock()
+        self._about = {"gen_ai.operation.name": "chat", "gen_ai.request.model": path.name}
         self._max_rows = max_rows
         self.model, self.tokenizer = load_model(path, quantize, "many")
         self.model.eval()
@@ -94,7 +95,11 @@ class LocalEngine:
             [Completion("", "rejected", len(prompt), 0)] * request.n
             for prompt, request in zip(prompts, requests, strict=True)
         ]
-        with self._lock, torch.inference_mode():
+        with (
+            telemetry.span("chat local", attributes=self._about) as span,
+            self._lock,
+            torch.inference_mode(),
+        ):
             for batch in self._batches(prompts, requests, sampling.max_tokens):
                 stopping.check()
                 texts = self._run(
@@ -102,6 +107,9 @@ class LocalEngine:
                 )
                 for index, completions in zip(batch, texts, strict=True):
                     results[index] = completions
+            written = sum(one.completion_tokens for n in results for one in n)
+            span.set_attribute("gen_ai.usage.input_tokens", sum(map(len, prompts)))
+            span.set_attribute("gen_ai.usage.output_tokens", written)
         return results
 
     def converse(self, dialogues: Iterable[Dialogue]) -> None:

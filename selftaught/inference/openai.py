@@ -81,6 +81,11 @@ class _ChatSession:
     server: Poster
     window: Window
 
+    @property
+    def model(self) -> str:
+        """See Session."""
+        return self.engine.model
+
     def prepare(self, messages: Sequence[Message]) -> list[Message]:
         return list(messages)
 

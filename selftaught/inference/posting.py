@@ -16,6 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import orjson
 
+from selftaught import telemetry
 from selftaught.inference import chunks
 from selftaught.inference.protocol import Hear
 from selftaught.sse import MEDIA_TYPE
@@ -58,7 +59,7 @@ class Poster:
     key: str | None = field(default=None, repr=False)
 
     async def post(self, url: str, body: dict[str, Any], hear: Hear | None = None) -> Reply:
-        """Redirects are not followed. Raises NoAnswer.
+        """Redirects are not followed. The current span goes along. Raises NoAnswer.
 
         With `hear` the server is asked to stream, and `hear` told the text so far; the reply is as
         it would be without. A server that does not stream answers as ever.
@@ -67,7 +68,7 @@ class Poster:
             body = {**body, **chunks.ASK}
         try:
             async with self.session.post(
-                url, data=orjson.dumps(body), allow_redirects=False
+                url, data=orjson.dumps(body), allow_redirects=False, headers=telemetry.headers()
             ) as response:
                 if hear is not None and response.content_type == MEDIA_TYPE:
                     whole = orjson.dumps(await chunks.assemble(response.content, hear))

@@ -13,11 +13,11 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Generic, Protocol, TypeVar
 
-from selftaught import stopping
+from selftaught import stopping, telemetry
 from selftaught.inference.protocol import (
     Completion,
     Dialogue,
@@ -105,6 +105,11 @@ class Session(Protocol[Prompt]):
 
     window: Window
 
+    @property
+    def model(self) -> str:
+        """As the server knows it."""
+        ...
+
     def prepare(self, messages: Sequence[Message]) -> Prompt:
         """A conversation as the server takes it; made once for all its samples."""
         ...
@@ -158,19 +163,19 @@ class StreamingEngine(ABC, Generic[Prompt]):
 
     async def _converse(self, dialogues: Iterable[Dialogue]) -> None:
         async with self.session() as session:
-            call = _Call(session)
-            try:
-                async with asyncio.TaskGroup() as whole:
-                    watcher = whole.create_task(stopping.called_off())
-                    async with asyncio.TaskGroup() as group:
-                        for dialogue in dialogues:
-                            await session.window.room()
-                            group.create_task(call.follow(dialogue))
-                            await asyncio.sleep(0)  # it takes its room before the next one looks
-                    watcher.cancel()
-            except BaseExceptionGroup as errors:
-                raise _first(errors) from None
-        call.check()
+            with _traced(session) as call:
+                try:
+                    async with asyncio.TaskGroup() as whole:
+                        watcher = whole.create_task(stopping.called_off())
+                        async with asyncio.TaskGroup() as group:
+                            for dialogue in dialogues:
+                                await session.window.room()
+                                group.create_task(call.follow(dialogue))
+                                await asyncio.sleep(0)  # it takes its room first
+                        watcher.cancel()
+                except BaseExceptionGroup as errors:
+                    raise _first(errors) from None
+                call.check()
 
 
 async def ask_within(
@@ -180,19 +185,19 @@ async def ask_within(
 
     It has begun when the window has room for the first sample. Cancelling it ends its requests.
     """
-    call = _Call(session)
     answers: list[list[Completion]] = [[] for _ in requests]
 
     def once(index: int) -> Dialogue:
         answers[index] = yield requests[index], sampling
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for index in range(len(requests)):
-                group.create_task(call.follow(once(index)))
-    except BaseExceptionGroup as errors:
-        raise _first(errors) from None
-    call.check()
+    with _traced(session) as call:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for index in range(len(requests)):
+                    group.create_task(call.follow(once(index)))
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from None
+        call.check()
     return answers, call.began
 
 
@@ -204,6 +209,7 @@ class _Call(Generic[Prompt]):
         self._session = session
         self._refusals: list[EngineRefused] = []
         self._answered = False
+        self.samples = self.prompt_tokens = self.completion_tokens = 0
 
     async def follow(self, dialogue: Dialogue) -> None:
         """Ask what the dialogue asks, until it asks no more."""
@@ -233,12 +239,29 @@ class _Call(Generic[Prompt]):
             self._refusals.append(found)
             return Completion("", "rejected", 0, 0)
         self._answered = True
+        self.samples += 1
+        self.prompt_tokens += found.prompt_tokens
+        self.completion_tokens += found.completion_tokens
         return found
 
     def check(self) -> None:
         """Raise if nothing was answered, and not for the prompts' length."""
         if self._refusals and not self._answered and not all(map(_too_long, self._refusals)):
             raise self._refusals[0]
+
+
+@contextmanager
+def _traced(session: Session[Prompt]) -> Iterator[_Call[Prompt]]:
+    """A call, and its one span: each of its requests carries that on, and has none of its own."""
+    about = {"gen_ai.operation.name": "chat", "gen_ai.request.model": session.model}
+    with telemetry.span(f"chat {session.model}", "client", attributes=about) as span:
+        call = _Call(session)
+        try:
+            yield call
+        finally:
+            span.set_attribute("selftaught.samples", call.samples)
+            span.set_attribute("gen_ai.usage.input_tokens", call.prompt_tokens)
+            span.set_attribute("gen_ai.usage.output_tokens", call.completion_tokens)
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -83,6 +83,7 @@ class _TokenSession:
     """See streaming.Session; the window counts tokens of prompts and expected completions."""
 
     def __init__(self, engine: VllmEngine, servers: Poster) -> None:
+        self.model = engine.target.model
         self.window = Window(LEAST_WINDOW)
         self._engine, self._servers = engine, servers
         self._lost: dict[str, float] = {}

@@ -12,6 +12,7 @@ from types import FrameType
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from selftaught import logs
 from selftaught.keeping.collect import collect
 from selftaught.keeping.locks import Held
 from selftaught.settings import get_settings
@@ -36,7 +37,7 @@ def run_once() -> None:
 
 def main() -> None:
     """Loop until SIGTERM or SIGINT."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.setup()
     stop = threading.Event()
 
     def on_signal(_signal: int, _frame: FrameType | None) -> None:

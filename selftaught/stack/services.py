@@ -15,7 +15,7 @@ def _worker(name: str, queue: str, env: dict[str, str]) -> ProcessSpec:
     # own bookkeeping, say who is alive.
     options = ("-Q", queue, "--pool", "solo", "--loglevel", "INFO", "-n", f"{name}@%h")
     quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-    celery = (sys.executable, "-m", "celery", "-A", f"services.{queue}.tasks", "worker")
+    celery = (sys.executable, "-m", "celery", "-A", f"services.{queue}.tasks", "--quiet", "worker")
     return ProcessSpec(name, (*celery, *options, *quiet), env=env, ready_text=" ready.")
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import CursorResult, func, select, text, update
 from sqlalchemy.exc import DBAPIError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from selftaught import usage
+from selftaught import totals, usage
 from selftaught.artifacts import Published, discard
 from selftaught.contracts import Problem, Recipe, State
 from selftaught.database import transaction
@@ -75,11 +75,24 @@ class Lease:
     attempt: int
     input: dict[str, Any]
     settings: dict[str, Any]  # of the job: a recipe, or an evaluation's own
+    request_id: str | None = None  # that made the job
     lost: threading.Event = field(default_factory=threading.Event)
 
     @cached_property
     def recipe(self) -> Recipe:
         return Recipe.model_validate(self.settings)
+
+    @property
+    def ids(self) -> dict[str, str | int | None]:
+        """For logs and traces (logs.FIELDS)."""
+        return {
+            "request_id": self.request_id,
+            "job_id": self.job_id,
+            "chunk_id": self.chunk_id,
+            "stage": self.kind,
+            "iteration": self.iteration,
+            "attempt": self.attempt,
+        }
 
     def check(self) -> None:
         """Step boundary: raises LeaseLost once the lease or the job is gone."""
@@ -148,6 +161,7 @@ def claim(chunk_id: str, owner: str) -> Lease | None:
             attempt=chunk.attempt,
             input=chunk.input,
             settings=job.recipe,
+            request_id=job.request_id,
         )
 
 
@@ -222,7 +236,7 @@ def finish(lease: Lease, result: Result, apply: Apply | None = None) -> bool:
                 chunk.metrics = {**result.metrics, **(apply(session, lease, result) or {})}
             pipeline.stage_chunk_done(session, job, chunk.stage_id)
             pipeline.settle(session, job)
-            _count(session, lease, result)
+            _count(session, lease, result, chunk)
     if not applied:
         for made in (result.artifact, *result.side_artifacts):
             if made is not None and not _published(made):
@@ -270,6 +284,7 @@ def _give_back(session: Session, job: Job, chunk: Chunk, reason: str) -> None:
             reason = "its job is paused"
         said = {"stage": chunk.kind, "chunk": chunk.id, "reason": reason}
         emit(session, job.id, "chunk.returned", said)
+        totals.add(session, "chunks", chunk.kind, "returned")
     else:
         chunk.state = State.CANCELLED
         chunk.finished_at = pipeline.NOW
@@ -307,11 +322,13 @@ def retry_or_end(
         if job.state == State.RUNNING:
             pipeline.ring(session, chunk, delay)
         emit(session, job.id, "chunk.requeued", said)
+        totals.add(session, "chunks", chunk.kind, "retried")
         pipeline.settle(session, job)
         return
     chunk.state = State.FAILED
     chunk.finished_at = pipeline.NOW
     emit(session, job.id, "chunk.failed", said)
+    totals.add(session, "chunks", chunk.kind, "failed")
     pipeline.fail_job(session, job, body)
 
 
@@ -347,6 +364,7 @@ def reap() -> int:
             if chunk is None:
                 continue
             reaped += 1
+            totals.add(session, "lease_expiries", chunk.kind)
             if job.state == State.PAUSING:  # perhaps its worker is at a long step, and has heard
                 _give_back(session, job, chunk, "its job is paused")
                 continue
@@ -372,8 +390,13 @@ def _held(session: Session, lease: Lease) -> tuple[Job | None, Chunk | None]:
     return job, session.scalar(ours.execution_options(populate_existing=True))
 
 
-def _count(session: Session, lease: Lease, result: Result) -> None:
-    """What the project used for this result: the last row of the transaction to be locked."""
+def _count(session: Session, lease: Lease, result: Result, chunk: Chunk) -> None:
+    """What the project used for this result: the last row of the transaction to be locked, but for
+    the totals'."""
+    assert chunk.started_at is not None and chunk.finished_at is not None
+    seconds = (chunk.finished_at - chunk.started_at).total_seconds()
+    totals.add_chunk(session, chunk.kind, seconds, result.counts)
+    totals.add(session, "device_seconds", chunk.kind, by=result.gpu_seconds)
     tokens = result.counts.get("prompt_tokens", 0) + result.counts.get("tokens", 0)
     usage.add(session, lease.project, tokens, result.gpu_seconds)
 

@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
+from selftaught import logs, telemetry
 from selftaught.contracts import TERMINAL, Recipe, State
 from selftaught.database.tables import Chunk, EngineDemand, Iteration, Job, Outbox, Stage
 from selftaught.ids import new_id
@@ -42,6 +43,7 @@ def start_job(session: Session, job: Job, inputs: Inputs | None = None) -> None:
 
     `inputs`: of the first stage's chunks, where they do not follow from rows.
     """
+    job.request_id, job.traceparent = logs.current("request_id"), telemetry.traceparent()
     session.flush()
     emit(session, job.id, "job.created", {"model": job.model, "recipe": job.recipe["name"]})
     job.state = State.RUNNING

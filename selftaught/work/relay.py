@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import InternalError, OperationalError
 
+from selftaught import logs, telemetry
 from selftaught.database import transaction
 from selftaught.settings import get_settings
 from selftaught.work.kernel import reap
@@ -42,7 +43,10 @@ TAKE = text(
             SELECT id FROM chunks WHERE id IN (SELECT chunk_id FROM taken) ORDER BY id FOR UPDATE
         ) AS locked WHERE chunks.id = locked.id
     )
-    SELECT chunk_id, queue FROM taken GROUP BY chunk_id, queue ORDER BY min(id)
+    SELECT chunk_id, once.queue, jobs.traceparent
+    FROM (SELECT chunk_id, queue, min(id) AS turn FROM taken GROUP BY chunk_id, queue) AS once
+    JOIN chunks ON chunks.id = chunk_id JOIN jobs ON jobs.id = chunks.job_id
+    ORDER BY turn
     """
 )
 # A chunk that is being changed at this moment is passed over: who changes many locks them in the
@@ -81,14 +85,18 @@ def send_pending(apps: dict[str, Celery]) -> int:
         rows = session.execute(TAKE).all()
     sent = 0
     try:
-        for chunk_id, queue in rows:
+        for chunk_id, queue, traceparent in rows:
             app = apps.setdefault(queue, celery_app(queue))
-            app.send_task(task_name(queue), args=[chunk_id], queue=queue)
+            # One whose job nobody traces has no header, and no span.
+            told = {"selftaught.chunk_id": chunk_id}
+            with telemetry.span(f"send {queue}", "producer", traceparent, told):
+                sending = telemetry.headers() if traceparent else {}
+                app.send_task(task_name(queue), args=[chunk_id], queue=queue, headers=sending)
             sent += 1
     except (BrokerError, RedisError, OSError) as error:
         log.warning("Redis is away (%s); %d messages kept", error, len(rows) - sent)
         with transaction() as session:
-            for chunk_id, queue in rows[sent:]:
+            for chunk_id, queue, _ in rows[sent:]:
                 session.execute(PUT_BACK, {"chunk_id": chunk_id, "queue": queue})
         time.sleep(1.0)  # do not spin while Redis is away
     return sent
@@ -115,7 +123,8 @@ def rering(redis: Redis) -> None:
 
 def main() -> None:
     """Loop until SIGTERM or SIGINT."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.setup()
+    telemetry.setup()
     stop = threading.Event()
 
     def on_signal(_signal: int, _frame: FrameType | None) -> None:

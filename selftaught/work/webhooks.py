@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 import selftaught
-from selftaught import outgoing, webhooks
+from selftaught import logs, outgoing, webhooks
 from selftaught.database import transaction
 from selftaught.database.tables import Webhook, WebhookDelivery
 from selftaught.outgoing import Answer, Lookup, NoAnswer, UrlRefused
@@ -313,7 +313,7 @@ async def _main() -> None:
 
 def main() -> None:
     """Until SIGTERM or SIGINT."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.setup()
     os.environ.setdefault("RES_OPTIONS", "timeout:3 attempts:2")  # a slow name server is no reason
     asyncio.run(_main())
 

@@ -1,4 +1,4 @@
-"""The Celery side: a message carries a chunk's id and nothing else; the handler does the work.
+"""The Celery side: a message carries a chunk's id, and a trace's; the handler does the work.
 
 Each service builds its app with `make_app(queue, handlers)`. Early acknowledgement is on purpose:
 the lease recovers a lost chunk, the broker never does.
@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from celery import Celery
-from celery.signals import worker_shutting_down
+from celery import Celery, Task
+from celery.signals import celeryd_init, setup_logging, worker_shutting_down
 from sqlalchemy.exc import InternalError, OperationalError
 
-from selftaught import disk, stopping, tenancy
+from selftaught import disk, logs, stopping, telemetry, tenancy
 from selftaught.contracts import Problem
 from selftaught.inference.factory import close_engines
 from selftaught.inference.protocol import (
@@ -97,20 +97,35 @@ def make_app(queue: str, handlers: Mapping[str, Handler]) -> Celery:
     app = celery_app(queue)
     owner = f"{get_settings().role}@{socket.gethostname()}:{os.getpid()}"
 
-    @app.task(name=task_name(queue))  # type: ignore[untyped-decorator]
-    def run_chunk(chunk_id: str) -> None:
-        run_one(chunk_id, owner, handlers)
+    @app.task(name=task_name(queue), bind=True)  # type: ignore[untyped-decorator]
+    def run_chunk(task: Task, chunk_id: str) -> None:
+        run_one(chunk_id, owner, handlers, task.request.get(telemetry.HEADER))
 
     return app
 
 
-def run_one(chunk_id: str, owner: str, handlers: Mapping[str, Handler]) -> bool:
-    """Lease, work, apply. True if this call's result was applied."""
+def run_one(
+    chunk_id: str, owner: str, handlers: Mapping[str, Handler], traceparent: str | None = None
+) -> bool:
+    """Lease, work, apply. True if this call's result was applied.
+
+    `traceparent`: of the message that announced the chunk.
+    """
     lease = claim(chunk_id, owner)
     if lease is None:
         return False
-    with tenancy.inside(lease.project):
-        return _work(lease, handlers)
+    ids = lease.ids
+    told = {f"selftaught.{name}": value for name, value in ids.items() if value is not None}
+    with (
+        tenancy.inside(lease.project),
+        logs.bound(**ids),
+        telemetry.span(f"process {lease.kind}", "consumer", traceparent, told) as span,
+    ):
+        applied = _work(lease, handlers)
+        span.set_attribute("selftaught.applied", applied)
+        if not applied:
+            telemetry.failed(span)
+        return applied
 
 
 def _work(lease: Lease, handlers: Mapping[str, Handler]) -> bool:
@@ -182,6 +197,17 @@ def _work(lease: Lease, handlers: Mapping[str, Handler]) -> bool:
             close_engines()
             gc.collect()
     return False
+
+
+@celeryd_init.connect  # type: ignore[untyped-decorator]
+def _on_start(**_: object) -> None:
+    logs.setup()
+    telemetry.setup()
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def _on_setup_logging(**_: object) -> None:
+    """With somebody here, Celery leaves logging alone."""
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]

@@ -20,7 +20,7 @@ import orjson
 from fastapi import APIRouter, FastAPI, Header, Request, Response
 from pydantic import BaseModel
 
-from selftaught import sse, tenancy
+from selftaught import sse, telemetry, tenancy
 from selftaught.contracts import (
     Asked,
     JudgeIn,
@@ -168,7 +168,7 @@ class Evaluators:
     async def _prepare(self, replica: Replica, version_id: str) -> str | None:
         timeout = aiohttp.ClientTimeout(total=PREPARE_SECONDS, sock_connect=PATIENCE)
         body = {"version": version_id}
-        headers = {tenancy.HEADER: tenancy.current() or tenancy.DEFAULT}
+        headers = {tenancy.HEADER: tenancy.current() or tenancy.DEFAULT, **telemetry.headers()}
         try:
             async with self._session.post(
                 replica.url + "/prepare",
@@ -294,6 +294,7 @@ async def ask(
         "content-type": "application/json",
         "x-request-id": request_id(request) or "",
         tenancy.HEADER: tenancy.current() or tenancy.DEFAULT,
+        **telemetry.headers(),
     }
     sent = body.model_dump_json(exclude_none=True).encode()
     try:

@@ -16,6 +16,7 @@ from types import FrameType
 
 from sqlalchemy.exc import DBAPIError
 
+from selftaught import logs
 from selftaught.devices import CPU
 from selftaught.settings import get_settings
 from services.engine.node import Node
@@ -42,8 +43,7 @@ def device_names(configured: str | None) -> list[str]:
 
 def main() -> None:
     """Run the node until SIGTERM or SIGINT."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logs.setup()
     settings = get_settings()
     if settings.vllm_python is None:
         raise SystemExit("SELFTAUGHT_VLLM_PYTHON is not set: which interpreter has vLLM?")

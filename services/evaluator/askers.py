@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from contextvars import Context
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Protocol
 
 from anyio import to_thread
 
+from selftaught import telemetry
 from selftaught.contracts import SamplingSettings
 from selftaught.inference import Completion, Engine, Request
 from selftaught.inference.streaming import Session, StreamingEngine, ask_within
@@ -82,9 +84,10 @@ class Together:
         """See Asker."""
         call = _Call(requests, sampling, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
-        return await call.answer
+        if self._worker is None:  # for all who come, so in no one's context
+            self._worker = asyncio.create_task(self._work(), context=Context())
+        with telemetry.span("chat in a batch"):
+            return await call.answer
 
     async def warm(self) -> None:
         """See Asker; the weights are loaded."""

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from selftaught import disk, jsonl, tenancy
+from selftaught import disk, jsonl, logs, telemetry, tenancy
 from selftaught.artifacts import sync_folder
 from selftaught.contracts import TrainSettings
 from selftaught.inference import ModelLoadError
@@ -283,7 +283,8 @@ def report(spec_file: Path) -> int:
     """Run a spec, telling how it goes; the exit status: 0 after "done", 1 after "error"."""
     try:
         spec = Spec.model_validate_json(spec_file.read_bytes())
-        say(type="done", result=run(spec))
+        with telemetry.span("train", parent=os.environ.get(telemetry.VARIABLE)):
+            say(type="done", result=run(spec))
     except ValidationError as error:
         say(type="error", code="bad_spec", message=str(error))
         return 1
@@ -318,6 +319,8 @@ def report_rank(spec_file: Path, number: int) -> int:
 
 if __name__ == "__main__":
     _events = _keep_stdout()
+    logs.setup()
+    telemetry.setup()
     silence = get_settings().lease_seconds  # a worker that is frozen for so long has lost its lease
     threading.Thread(target=_watch_parent, args=[silence], daemon=True).start()
     if len(sys.argv) > 2:  # SPEC.json RANK; SIGTERM ends it at once, also while it waits for others

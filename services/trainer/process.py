@@ -22,6 +22,7 @@ from typing import IO, Any
 
 import orjson
 
+from selftaught import logs, telemetry
 from selftaught.devices import CPU
 from selftaught.work.kernel import Lease, LeaseLost
 from services.trainer.child import Spec
@@ -55,7 +56,12 @@ def run_child(spec: Spec, work: Path, lease: Lease, devices: Sequence[str] = ())
         [sys.executable, "-m", "services.trainer.child", str(spec_file)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, **_visible(devices)},
+        env={
+            **os.environ,
+            **_visible(devices),
+            **logs.environment(),
+            **telemetry.environment(),
+        },
     )
     lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
     reader = threading.Thread(target=_read, args=(child.stdout, lines), daemon=True)

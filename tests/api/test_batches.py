@@ -287,7 +287,7 @@ def test_chunks_are_announced_in_order_a_few_at_a_time(
     sent: list[str] = []
 
     class App:
-        def send_task(self, name: str, args: list[str], queue: str) -> None:
+        def send_task(self, name: str, args: list[str], queue: str, headers: object) -> None:
             sent.append(args[0])
 
     apps: Any = {"evaluator": App()}

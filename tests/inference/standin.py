@@ -34,6 +34,7 @@ class StandIn:
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.traceparents: list[str | None] = []
         self.tries: Counter[str] = Counter()
         self.now = self.most = self.answered = 0
         self.url = ""
@@ -50,6 +51,7 @@ class StandIn:
         body = await request.json()
         self.bodies.append(body)
         self.keys.append(request.headers.get("authorization"))
+        self.traceparents.append(request.headers.get("traceparent"))
         self.now += 1
         self.most = max(self.most, self.now)
         try:

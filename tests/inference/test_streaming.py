@@ -26,6 +26,8 @@ Answer = Callable[[str, int], Awaitable[Completion | EngineRefused]]
 class Scripted(StreamingEngine[str]):
     """Answers from a coroutine; remembers what was prepared, and how much was in flight at most."""
 
+    model = "scripted"
+
     def __init__(self, answer: Answer, limit: float = 4, cost: float = 1) -> None:
         self.answer, self.limit, self.price = answer, limit, cost
         self.prepared: list[str] = []

@@ -60,7 +60,7 @@ def outbox(job_id: str) -> list[str]:
 def take() -> list[str]:
     """As a relay takes messages out, here to be lost."""
     with transaction() as session:
-        return [chunk_id for chunk_id, _ in session.execute(relay.TAKE)]
+        return [row.chunk_id for row in session.execute(relay.TAKE)]
 
 
 def test_a_job_runs_through_all_stages_to_success() -> None:

@@ -87,7 +87,7 @@ class Job(RuleBasedStateMachine):
     @rule()
     def send(self) -> None:
         with transaction() as session:
-            self.messages += [chunk_id for chunk_id, _ in session.execute(relay.TAKE)]
+            self.messages += [row.chunk_id for row in session.execute(relay.TAKE)]
 
     @rule(which=ANY, again=st.booleans())
     def deliver(self, which: int, again: bool) -> None:
