@@ -18,7 +18,13 @@ from typing import Any, TypeVar
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response, StreamingResponse
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.datastructures import Headers, MutableHeaders
@@ -36,6 +42,7 @@ from selftaught.settings import get_settings
 from selftaught.store import StoreError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
+disable_created_metrics()  # a second series for each, which nobody asks for
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 SLOWEST = 1024

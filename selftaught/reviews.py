@@ -160,15 +160,16 @@ def state(session: Session, model: str) -> DriftState:
     return "ok" if found is None else found[2]
 
 
-def reviewed_models(session: Session) -> list[str]:
-    """Models of which people have reviewed something."""
+def reviewed_models(session: Session) -> list[tuple[str, str]]:
+    """Models of which people have reviewed something, as (project, model), in order."""
     query = (
-        select(ModelVersion.model)
+        select(ModelVersion.project_id, ModelVersion.model)
         .join(ReviewItem, ReviewItem.version_id == ModelVersion.id)
         .join(Review)
         .where(Review.verdict.is_not(None))
     )
-    return list(session.scalars(query.distinct().order_by(ModelVersion.model)))
+    found = session.execute(query.distinct().order_by(ModelVersion.project_id, ModelVersion.model))
+    return [(project, model) for project, model in found]
 
 
 def lock(session: Session, model: str) -> None:

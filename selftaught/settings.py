@@ -61,6 +61,10 @@ class Settings(BaseSettings):
         default="text",
         description="SELFTAUGHT_LOG_FORMAT: each line of a log as a JSON object, or as text.",
     )
+    celery_events: bool = Field(
+        default=False,
+        description="SELFTAUGHT_CELERY_EVENTS: workers tell Redis of every message, for Flower.",
+    )
     otlp_endpoint: str = Field(
         default="",
         validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",

@@ -44,7 +44,7 @@ def add(session: Session, name: str, stage: str = "", part: str = "", by: float 
 def add_chunk(session: Session, stage: str, seconds: float, counts: Mapping[str, int]) -> None:
     """A chunk's applied result: how long its lease was held, its tokens, what could not be read."""
     add(session, "chunks", stage, "succeeded")
-    bucket = next((f"{bound:g}" for bound in BUCKETS if seconds <= bound), "+Inf")
+    bucket = next((str(bound) for bound in BUCKETS if seconds <= bound), "+Inf")
     add(session, "seconds", stage, bucket)
     add(session, "seconds", stage, "sum", max(0.0, seconds))
     add(session, "tokens", stage, "prompt", counts.get("prompt_tokens", 0))

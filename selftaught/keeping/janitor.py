@@ -18,7 +18,7 @@ from selftaught.keeping.locks import Held
 from selftaught.settings import get_settings
 from selftaught.store import StoreError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("selftaught.keeping.janitor")  # not __main__, which it is run as
 
 
 def run_once() -> None:

@@ -29,7 +29,7 @@ from selftaught.work.kernel import reap
 from selftaught.work.planning import QUEUES
 from selftaught.work.worker import celery_app, task_name
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("selftaught.work.relay")  # not __main__, which it is run as
 
 TAKE = text(
     """

@@ -32,7 +32,7 @@ from selftaught.database.tables import Webhook, WebhookDelivery
 from selftaught.outgoing import Answer, Lookup, NoAnswer, UrlRefused
 from selftaught.settings import get_settings
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("selftaught.work.webhooks")  # not __main__, which it is run as
 
 SCHEDULE = (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600)
 """Seconds after each failed attempt until the next: the specification's."""

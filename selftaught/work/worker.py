@@ -79,6 +79,7 @@ def celery_app(queue: str) -> Celery:
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=True,
         worker_enable_remote_control=False,
+        worker_send_task_events=get_settings().celery_events,
         broker_connection_retry_on_startup=True,
         # A worker that lost Redis exits and is started afresh: a reconnected one can go deaf.
         broker_connection_retry=False,

@@ -21,7 +21,7 @@ from selftaught.devices import CPU
 from selftaught.settings import get_settings
 from services.engine.node import Node
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("services.engine.main")  # not __main__, which it is run as
 
 TICK_SECONDS = 0.25
 

@@ -50,6 +50,7 @@ from services.evaluator.askers import Answered, Asker, asker
 from services.evaluator.calibration import Calibrations
 from services.evaluator.live import Live
 from services.evaluator.lookup import Lookup, Named, Ref
+from services.evaluator.metrics import Counted
 from services.evaluator.opened import Opened, named_versions, news
 from services.evaluator.ranking import rank
 from services.evaluator.recorder import Recorder
@@ -94,10 +95,12 @@ class Judge:
     """Answers questions; lives in one event loop.
 
     `in_flight`: calls at once, more are Busy. `cache_bytes`: answers that are kept, as text.
+    `counted` counts.
     """
 
-    def __init__(self, in_flight: int, cache_bytes: int) -> None:
+    def __init__(self, in_flight: int, cache_bytes: int, counted: Counted) -> None:
         self.limit = in_flight
+        self._counted = counted
         self.now = 0
         self._answers = _Answers(cache_bytes)
         self.recorder = Recorder()
@@ -293,6 +296,8 @@ class Judge:
         key = _key(version, requests, sampling)
         kept = question.votes == 1 if question.cache is None else question.cache
         found = self._answers.get(key) if kept else None
+        if kept:
+            self._counted.looked_up(found is not None)
         if found is not None:
             return Answer(found, 0.0, 0.0, cached=True)
         if any(request.hear for request in requests):
@@ -338,10 +343,7 @@ class Judge:
         of time, or of a shadow, are."""
         ready = await self._opened.get(version)
         new = await ready.ask(requests, sampling)
-        tokens = sum(
-            votes[0].prompt_tokens + sum(vote.completion_tokens for vote in votes)
-            for votes in new.completions
-        )
+        tokens = self._counted.spent(new.completions)
         self.recorder.spend(tenancy.current() or tenancy.DEFAULT, tokens)
         return new
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from fastapi import Depends, FastAPI, Request, Response
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
 from sqlalchemy.exc import NoResultFound
 
 import selftaught
@@ -17,7 +17,6 @@ from selftaught.contracts import (
     ChatOut,
     JudgeIn,
     JudgeOut,
-    Latency,
     Prepare,
     Prepared,
     RankIn,
@@ -38,6 +37,7 @@ from selftaught.registry import UnknownName
 from selftaught.settings import get_settings
 from services.evaluator import chat, live
 from services.evaluator.judge import Busy, DeadlineExceeded, Judge
+from services.evaluator.metrics import Counted
 from services.evaluator.ruling import TooLong
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,9 @@ DOCS = problem_docs(404, 409, 429, 502, 503, 504)
 def create_app() -> FastAPI:
     """A new judge service; models load when they are first asked."""
     settings = get_settings()
-    judge = Judge(settings.judge_in_flight, settings.judge_cache_bytes)
+    registry = CollectorRegistry()
+    counted = Counted(registry)
+    judge = Judge(settings.judge_in_flight, settings.judge_cache_bytes, counted)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -76,14 +78,6 @@ def create_app() -> FastAPI:
         lifespan=lifespan,
         dependencies=[Depends(_project)],
     )
-    registry = CollectorRegistry()
-    verdicts = Counter(
-        "selftaught_verdicts",
-        "Verdicts given.",
-        ["model", "verdict", "cached"],
-        registry=registry,
-    )
-    seconds = Histogram("selftaught_judge_seconds", "Latency by part.", ["part"], registry=registry)
     gauge = Gauge("selftaught_judge_in_flight", "Calls being answered.", registry=registry)
     gauge.set_function(lambda: judge.now)
     registry.register(judge.recorder.dropped)
@@ -91,20 +85,17 @@ def create_app() -> FastAPI:
     http.install(app, registry, streaming=frozenset())
     app.add_exception_handler(InferenceError, _on_inference_error)
 
-    def seen(latency: Latency, cached: bool) -> None:
-        if not cached:
-            seconds.labels("queue").observe(latency.queue)
-            seconds.labels("engine").observe(latency.engine)
-
     @app.post("/judge", name="judge", tags=["judge"], response_model=JudgeOut, responses=DOCS)
     async def judge_pair(request: Request, body: JudgeIn) -> JudgeOut | Response:
         """Which of two responses is better?"""
 
         async def judged(listener: live.Live | None = None) -> JudgeOut:
-            with refusals():
+            with refusals(), counted.timed("judge"):
                 out = await judge.judge(body, request_id(request), listener)
-            verdicts.labels(out.model, out.verdict, str(out.cached).lower()).inc()
-            seen(out.latency, out.cached)
+            counted.verdict(out.verdict)
+            if not out.cached:
+                counted.parts("judge", out.latency)
+                counted.unread(out.parse_failures)
             return out
 
         if body.stream:
@@ -114,15 +105,17 @@ def create_app() -> FastAPI:
     @app.post("/v1/score", name="score", tags=["judge"], responses=DOCS)
     async def score(request: Request, body: ScoreIn) -> ResponseScore:
         """How good is one response?"""
-        with refusals():
+        with refusals(), counted.timed("score"):
             out = await http.while_connected(request, judge.score(body))
-        seen(out.latency, out.cached)
+        if not out.cached:
+            counted.parts("score", out.latency)
+            counted.unread(out.parse_failures)
         return out
 
     @app.post("/v1/rank", name="rank", tags=["judge"], responses=DOCS)
     async def rank(request: Request, body: RankIn) -> Ranking:
         """Which responses are better than which?"""
-        with refusals():
+        with refusals(), counted.timed("rank"):
             return await http.while_connected(request, judge.rank(body))
 
     @app.post(

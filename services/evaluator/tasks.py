@@ -73,7 +73,11 @@ def validate(lease: Lease) -> Result:
     )
     scored = count_outcomes(outcomes)
     return Result(
-        counts={"tokens": scored["tokens"], "scored_pairs": len(pairs)},
+        counts={
+            "tokens": scored["tokens"],
+            "scored_pairs": len(pairs),
+            "parse_failures": scored["parse_failures"],
+        },
         metrics={
             "set": lease.input["set"],
             "version": version.id,

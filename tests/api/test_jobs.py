@@ -188,7 +188,7 @@ def test_pause_and_resume_a_job(client: TestClient) -> None:
     assert client.get("/v1/jobs", params={"state": "paused"}).json()["data"][0]["id"] == job
     metrics = client.get("/metrics").text
     assert 'selftaught_jobs{state="paused"} 1.0' in metrics
-    assert 'selftaught_ready_chunks{queue="trainer"}' not in metrics, "no worker is missing"
+    assert 'selftaught_ready_chunks{queue="trainer"} 0.0' in metrics, "no worker is missing"
     for _ in range(2):
         answer = client.post(f"/v1/jobs/{job}/resume")
         assert answer.status_code == 202 and answer.json()["state"] == "running"

@@ -370,8 +370,8 @@ def test_a_fall_is_an_alarm_in_the_drift_an_event_and_a_gauge(
         events = session.scalars(select(Event).where(Event.type == "reviews.alarm")).all()
         assert [(event.job_id, event.data["version"]) for event in events] == [("job_m", "m:1")]
     metrics = client.get("/metrics").text
-    assert 'selftaught_review_drift{model="m"} 2.0' in metrics
-    assert 'selftaught_review_agreement{model="m",version="1"} 0.6' in metrics
+    assert 'selftaught_review_drift{model="m",project="default"} 2.0' in metrics
+    assert 'selftaught_review_agreement{model="m",project="default",version="1"} 0.6' in metrics
 
 
 def test_heldout_pairs_are_those_that_validation_read(

@@ -20,13 +20,16 @@ from selftaught.stack.spec import StackConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+WATCHING = {"prometheus", "grafana", "jaeger", "flower"}
+"""Of the profile `observability`."""
 OURS = {
     name: service
     for name, service in COMPOSE["services"].items()
     if service["image"].startswith("selftaught-")
 }
 AWS = {"AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"}
-NOT_SETTINGS = {"OMP_NUM_THREADS", "VLLM_HOST_IP", *AWS}  # boto reads its own
+OTEL = {"OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"}
+NOT_SETTINGS = {"OMP_NUM_THREADS", "VLLM_HOST_IP", *AWS, *OTEL}  # boto and OTEL read their own
 PROFILES = ("cpu", "gpu")
 ASK_VLLM = {"engine", "generator", "evaluator", "evaluator-worker"}
 
@@ -85,12 +88,17 @@ def test_passwords_and_keys_are_files() -> None:
         for variable, value in (service.get("environment") or {}).items():
             if "PASSWORD" in variable or "KEY" in variable or "TOKEN" in variable:
                 assert variable.endswith("_FILE"), name
-                assert value == "/run/secrets/postgres_password", name
+                known = "grafana_password" if name == "grafana" else "postgres_password"
+                assert value == f"/run/secrets/{known}", name
             assert "://selftaught:" not in str(value), name
         reads = any("PASSWORD_FILE" in key for key in service.get("environment") or {})
-        assert service.get("secrets", []) == (["postgres_password"] if reads else []), name
+        own = {"prometheus": "prometheus_key", "grafana": "grafana_password"}
+        wanted = {**own, "flower": "flower_basic_auth"}.get(name, "postgres_password")
+        has_one = reads or name in WATCHING - {"jaeger"}
+        assert service.get("secrets", []) == ([wanted] if has_one else []), name
     assert COMPOSE["secrets"] == {
-        "postgres_password": {"file": "./secrets/postgres_password.txt"},
+        name: {"file": f"./secrets/{name}.txt"}
+        for name in ("postgres_password", "prometheus_key", "grafana_password", "flower_basic_auth")
     }
     assert "/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
@@ -133,7 +141,8 @@ def test_a_profile_has_all_that_its_services_wait_for() -> None:
     for profile in PROFILES:
         names = {n for n, s in COMPOSE["services"].items() if profile in s["profiles"]}
         only = {"cpu": {"trainer"}, "gpu": {"trainer-gpu", "engine"}}
-        assert names == set(COMPOSE["services"]) - only["gpu" if profile == "cpu" else "cpu"]
+        others = only["gpu" if profile == "cpu" else "cpu"] | WATCHING
+        assert names == set(COMPOSE["services"]) - others
         for name in names:
             waits = set(COMPOSE["services"][name].get("depends_on", {}))
             assert waits <= names, (profile, name)
@@ -167,6 +176,7 @@ def test_vllm_postgres_and_redis_are_reached_by_those_only_who_need_them() -> No
     assert on["vllm"] == ASK_VLLM
     assert on["outside"] == ASK_VLLM - {"engine"} | {"api", "webhooks"}
     assert on["data"] == set(COMPOSE["services"])
+    assert on["operators"] == WATCHING
     # The engine is on both, so its servers listen on one: by a name that is an address only there.
     engine = OURS["engine"]
     (alias,) = engine["networks"]["vllm"]["aliases"]
@@ -214,7 +224,8 @@ def test_every_version_is_pinned() -> None:
             (base,) = re.findall(r"^FROM (.*)$", dockerfile.read_text(), re.MULTILINE)
             assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+", base), folder
     for name in set(COMPOSE["services"]) - set(OURS):
-        assert re.fullmatch(r"\w+:\d+\.\d+(\.\d+)?-\w+", COMPOSE["services"][name]["image"])
+        form = r"\w+/\w+:v?\d+\.\d+\.\d+" if name in WATCHING else r"\w+:\d+\.\d+(\.\d+)?-\w+"
+        assert re.fullmatch(form, COMPOSE["services"][name]["image"])
     pins = {
         name: dict(
             line.split("==")
@@ -232,8 +243,33 @@ def test_every_version_is_pinned() -> None:
 
 
 def test_only_the_gateway_is_published_and_only_on_this_machine() -> None:
+    """And the pages of the programs that watch, which nothing can move off this machine."""
     published = {name: s["ports"] for name, s in COMPOSE["services"].items() if "ports" in s}
-    assert published == {"api": ["${SELFTAUGHT_BIND:-127.0.0.1}:8080:8080"]}
+    assert published.pop("api") == ["${SELFTAUGHT_BIND:-127.0.0.1}:8080:8080"]
+    assert set(published) == WATCHING
+    for (port,) in published.values():
+        assert re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port)
+
+
+@pytest.mark.parametrize("given", ["", "admin", ":x", "admin:", "\n"])
+def test_flower_does_not_start_without_a_user_and_a_password(tmp_path: Path, given: str) -> None:
+    (tmp_path / "flower_basic_auth").write_text(given)
+    celery = tmp_path / "celery"
+    celery.write_text("#!/bin/sh\necho started with $FLOWER_BASIC_AUTH\n")
+    celery.chmod(0o755)
+    shell, option, script = COMPOSE["services"]["flower"]["entrypoint"]
+    script = script.replace("$$", "$").replace("/run/secrets", str(tmp_path))
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def start() -> tuple[int, str]:
+        done = subprocess.run(
+            [shell, option, script], env=env, capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout
+
+    assert start() == (1, "")
+    (tmp_path / "flower_basic_auth").write_text("ada:secret\n")
+    assert start() == (0, "started with ada:secret\n")
 
 
 @pytest.mark.skipif(shutil.which("docker-compose") is None, reason="no docker-compose here")
