@@ -42,7 +42,7 @@ from selftaught.settings import get_settings
 from selftaught.store import StoreError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
-disable_created_metrics()  # a second series for each, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody asks for
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 SLOWEST = 1024

@@ -85,7 +85,6 @@ def test_nobody_begins_a_line(as_json: bool) -> None:
             raise ValueError(forged)
         except ValueError:
             log.exception("it failed")
-        log.info("%s \ud800", "half a pair")
     for line in stream.getvalue().splitlines():
         if as_json:
             assert json.loads(line)["logger"] == "test"
@@ -93,6 +92,13 @@ def test_nobody_begins_a_line(as_json: bool) -> None:
             assert line.startswith("  | ") or " test " in line
     assert "\x1b" not in stream.getvalue() and "\u2028" not in stream.getvalue()
     assert "ValueError" in stream.getvalue() and "in test_nobody_begins_a_line" in stream.getvalue()
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_half_a_pair_of_surrogates_can_be_written(as_json: bool) -> None:
+    record = logging.LogRecord("test", logging.INFO, "file", 1, "%s", ("\ud800",), None)
+    line = logs.Formatter("gateway", as_json).format(record)
+    assert "ud800" in line.encode("ascii", "backslashreplace").decode()
 
 
 def test_secrets_are_in_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
