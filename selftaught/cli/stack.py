@@ -122,6 +122,8 @@ def migrate() -> None:
     """Bring the database of DATABASE_URL to this version's schema."""
     import subprocess
 
+    import alembic  # noqa: F401 (the command below needs it; without it this says so)
+
     from selftaught.stack.services import migrations
 
     raise typer.Exit(subprocess.run(migrations().command, check=False).returncode)

@@ -20,7 +20,7 @@ from selftaught.client._async.reviews import AsyncReviews
 from selftaught.client._async.transport import AsyncTransport
 from selftaught.client._async.webhooks import AsyncWebhooks
 from selftaught.client.answers import Json, moment
-from selftaught.contracts import AuditOut, EngineNodeOut, UsageOut
+from selftaught.contracts import AuditOut, CallerOut, EngineNodeOut, UsageOut
 
 LOCAL = "http://127.0.0.1:8080"
 """Where `selftaught up` serves, if nothing else is said."""
@@ -80,6 +80,10 @@ class AsyncClient(AsyncJudging):
     async def aclose(self) -> None:
         """Close its connections."""
         await self._transport.http.aclose()
+
+    async def caller(self) -> CallerOut:
+        """Whose key this is, what it may do, and the gateway's version."""
+        return await self._transport.get(CallerOut, "/v1/caller")
 
     async def usage(self) -> UsageOut:
         """What the key's project has used, and how much it may use."""

@@ -61,17 +61,8 @@ class AsyncJob(JobOut, AsyncWork):
 
         The file is there only once it is whole. Raises ApiError, OSError.
         """
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
         source = url("v1", "jobs", self.id, "data", iteration, name)
-        try:
-            async with self._transport.stream("GET", source, params={"format": format}) as response:
-                with part.open("wb") as file:
-                    async for piece in response.aiter_bytes():
-                        file.write(piece)
-            return part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        return await self._transport.save(source, Path(path), params={"format": format})
 
     async def _act(self, what: str) -> AsyncJob:
         return self._become(await self._transport.post(AsyncJob, f"{self._path()}/{what}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Literal
 
 from selftaught.client._async.jobs import AsyncJob
@@ -14,6 +15,7 @@ from selftaught.contracts import (
     CanaryReport,
     ModelOut,
     PromotionOut,
+    VersionFile,
     VersionOut,
 )
 
@@ -53,6 +55,22 @@ class AsyncModels:
     async def delete_version(self, model: str, number: int) -> None:
         """Its weights and everything about it, unless something needs it."""
         await self._transport.call("DELETE", _version(model, number))
+
+    def files(self, model: str, number: int) -> AsyncIterator[VersionFile]:
+        """The files of a trained version: an adapter in PEFT's format, or whole weights."""
+        return self._transport.pages(VersionFile, _version(model, number) + "/files", "name")
+
+    async def download(self, model: str, number: int, folder: str | Path) -> Path:
+        """Write the files of a trained version to a folder, which is made if need be.
+
+        Raises ApiError (404 `no_files` of a base model as it is), OSError.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        async for file in self.files(model, number):
+            source = url("v1", "models", model, "versions", number, "files", file.name)
+            await self._transport.save(source, folder / Path(file.name).name)
+        return folder
 
     def aliases(self, model: str) -> AsyncIterator[AliasOut]:
         """Every alias of a model, with its history."""

@@ -8,6 +8,7 @@ import random
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
@@ -106,6 +107,18 @@ class AsyncTransport:
                 if event[0] == "error":
                     raise ApiError(event[1]["status"], event[1])
                 yield event
+
+    async def save(self, path: str, target: Path, **options: Any) -> Path:
+        """GET a file, written to `target`: it is there only once it is whole."""
+        part = target.with_name(target.name + ".part")
+        try:
+            async with self.stream("GET", path, **options) as response:
+                with part.open("wb") as file:
+                    async for piece in response.aiter_bytes():
+                        file.write(piece)
+            return part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
 
     async def send(
         self,

@@ -21,7 +21,7 @@ from selftaught.client._sync.reviews import Reviews
 from selftaught.client._sync.transport import Transport
 from selftaught.client._sync.webhooks import Webhooks
 from selftaught.client.answers import Json, moment
-from selftaught.contracts import AuditOut, EngineNodeOut, UsageOut
+from selftaught.contracts import AuditOut, CallerOut, EngineNodeOut, UsageOut
 
 LOCAL = "http://127.0.0.1:8080"
 """Where `selftaught up` serves, if nothing else is said."""
@@ -81,6 +81,10 @@ class Client(Judging):
     def close(self) -> None:
         """Close its connections."""
         self._transport.http.close()
+
+    def caller(self) -> CallerOut:
+        """Whose key this is, what it may do, and the gateway's version."""
+        return self._transport.get(CallerOut, "/v1/caller")
 
     def usage(self) -> UsageOut:
         """What the key's project has used, and how much it may use."""

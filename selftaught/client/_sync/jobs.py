@@ -62,17 +62,8 @@ class Job(JobOut, Work):
 
         The file is there only once it is whole. Raises ApiError, OSError.
         """
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
         source = url("v1", "jobs", self.id, "data", iteration, name)
-        try:
-            with self._transport.stream("GET", source, params={"format": format}) as response:
-                with part.open("wb") as file:
-                    for piece in response.iter_bytes():
-                        file.write(piece)
-            return part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        return self._transport.save(source, Path(path), params={"format": format})
 
     def _act(self, what: str) -> Job:
         return self._become(self._transport.post(Job, f"{self._path()}/{what}"))

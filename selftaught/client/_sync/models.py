@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 from selftaught.client._sync.jobs import Job
@@ -15,6 +16,7 @@ from selftaught.contracts import (
     CanaryReport,
     ModelOut,
     PromotionOut,
+    VersionFile,
     VersionOut,
 )
 
@@ -50,6 +52,22 @@ class Models:
     def delete_version(self, model: str, number: int) -> None:
         """Its weights and everything about it, unless something needs it."""
         self._transport.call("DELETE", _version(model, number))
+
+    def files(self, model: str, number: int) -> Iterator[VersionFile]:
+        """The files of a trained version: an adapter in PEFT's format, or whole weights."""
+        return self._transport.pages(VersionFile, _version(model, number) + "/files", "name")
+
+    def download(self, model: str, number: int, folder: str | Path) -> Path:
+        """Write the files of a trained version to a folder, which is made if need be.
+
+        Raises ApiError (404 `no_files` of a base model as it is), OSError.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in self.files(model, number):
+            source = url("v1", "models", model, "versions", number, "files", file.name)
+            self._transport.save(source, folder / Path(file.name).name)
+        return folder
 
     def aliases(self, model: str) -> Iterator[AliasOut]:
         """Every alias of a model, with its history."""

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -105,6 +106,18 @@ class Transport:
                 if event[0] == "error":
                     raise ApiError(event[1]["status"], event[1])
                 yield event
+
+    def save(self, path: str, target: Path, **options: Any) -> Path:
+        """GET a file, written to `target`: it is there only once it is whole."""
+        part = target.with_name(target.name + ".part")
+        try:
+            with self.stream("GET", path, **options) as response:
+                with part.open("wb") as file:
+                    for piece in response.iter_bytes():
+                        file.write(piece)
+            return part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
 
     def send(
         self,
