@@ -5,6 +5,7 @@ import { Table } from "./ui.js";
 
 const WIDTH = 640;
 const HEIGHT = 260;
+const BANDS = 2; // more of them hide each other: then the whiskers alone tell
 const MARGIN = { top: 12, right: 16, bottom: 34, left: 52 };
 
 // About `count` round numbers from low to high.
@@ -48,7 +49,7 @@ export function LineChart({ title, x, y, series, told = String, toldX = String, 
       ${drawn.map((one) => {
         const ranged = one.points.filter((p) => Number.isFinite(p.low) && Number.isFinite(p.high));
         return html`<g class=${`series s${one.at % 6}`}>
-          ${ranged.length > 1 && html`<path class="band" d=${band(ranged)} />`}
+          ${ranged.length > 1 && drawn.length <= BANDS && html`<path class="band" d=${band(ranged)} />`}
           ${ranged.map((p) => html`<line class="whisker" x1=${left(p.x)} x2=${left(p.x)} y1=${top(p.low)} y2=${top(p.high)} />`)}
           <path class="line" d=${path(one.points)} />
           ${one.points.length <= 60 && one.points.map((p) => html`<circle cx=${left(p.x)} cy=${top(p.y)} r="3.5"><title>${one.name}, ${x} ${toldX(p.x)}: ${told(p.y)}${Number.isFinite(p.low) ? ` (${told(p.low)} to ${told(p.high)})` : ""}</title></circle>`)}
