@@ -9,7 +9,7 @@ VLLM_STAMP := $(VLLM)/.ready
 VLLM_CUDA := constraints-vllm-cuda.txt
 PYTHON ?= python3
 
-.PHONY: setup demo test test-vllm test-browser chaos lint unasync schemathesis audit proof smollm2 check-images check-client check-trl lock lock-vllm-cuda clean
+.PHONY: setup demo test test-vllm test-browser chaos lint unasync schemathesis audit proof smollm2 check-images check-client check-trl lock lock-vllm-cuda clean docs docs-serve test-docs
 
 setup: $(STAMP)
 
@@ -57,6 +57,16 @@ test-browser: $(STAMP)  ## the dashboard in a real Chromium on the real stack
 	command -v "$${CHROMIUM:-chromium}" || (apt-get -qq update && apt-get -qq -y install chromium) \
 	  || $(PY) -m playwright install chromium
 	$(PY) -m pytest -m browser tests/web
+
+docs: $(STAMP)  ## the site, to build/site; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+
+docs-serve: $(STAMP)  ## the site at http://127.0.0.1:8000, built anew when a page changes
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve
+
+test-docs: $(STAMP)  ## every command of README, docs and examples, on a real stack
+	$(PY) -m tests.docs
+	$(PY) -m pytest -m docs tests/docs
 
 CHAOS_SECONDS ?= 1800
 CHAOS_FAULTS ?= 200
