@@ -1,11 +1,11 @@
-"""Fails (exit status 1) if the judge likes a prompt's new answers significantly less than its old ones.
+"""Fails if the judge likes a prompt's new answers significantly less than its old ones.
 
 python gate.py old.jsonl new.jsonl --model judge:7
 
 Each file has a line {"id", "instruction", "response"} for each question of a fixed set: what the
 prompt in production answers, and what the changed one does. The same version judges every pair, in
-both orders; a verdict that the orders do not agree on is a tie. Ties say nothing, so what counts is an
-exact sign test: were new and old equally good, each would win a pair like a fair coin.
+both orders; a verdict that the orders do not agree on is a tie. Ties say nothing, so what counts is
+an exact sign test: were new and old equally good, each would win a pair like a fair coin.
 
 Exit status: 0 not worse, 1 worse, 2 the files do not fit together or too much could not be judged.
 """
@@ -70,8 +70,8 @@ def main() -> int:
     unreadable = won["unparsable"]
     p = at_most(worse, better + worse)
     print(
-        f"{len(pairs)} questions, judged by {batch.model}: new better {better}, old better {worse}, "
-        f"ties {won['tie']}, unreadable {unreadable}; sign test p = {p:.4f}"
+        f"{len(pairs)} questions, judged by {batch.model}: new better {better}, "
+        f"old better {worse}, ties {won['tie']}, unreadable {unreadable}; sign test p = {p:.4f}"
     )
     if unreadable > UNREADABLE * len(pairs):
         print("too many pairs could not be judged", file=sys.stderr)

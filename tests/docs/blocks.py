@@ -98,9 +98,8 @@ def parse(page: Path, content: str) -> list[Block]:
             index, mark = end, None
         elif INDENTED.match(line) and not (index and lines[index - 1].strip()):
             raise BadPage(f"{page}:{index + 1}: commands stand in a fenced block")
-        elif line.strip():
-            if mark:
-                raise BadPage(f"{page}:{index}: the mark does not stand before a block")
+        elif line.strip() and mark:
+            raise BadPage(f"{page}:{index}: the mark does not stand before a block")
         index += 1
     if mark:
         raise BadPage(f"{page}: a mark at its end")

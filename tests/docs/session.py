@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -60,10 +61,8 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         for process in filter(None, (self._shell, self._python)):
-            try:
+            with suppress(ProcessLookupError):  # it and all that it started may have ended
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # it and all that it started have ended
             process.wait()
 
     def bash(self, text: str, status: int = 0) -> str:
@@ -103,8 +102,9 @@ class Session:
         self, process: subprocess.Popen[str], line: str, out: Path, status: int, text: str
     ) -> str:
         assert process.stdin is not None
-        process.stdin.write(line)
-        process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended, and so gives no answer
+            process.stdin.write(line)
+            process.stdin.flush()
         said = self._answer(process)
         printed = out.read_text(errors="replace") if out.exists() else ""
         if said != f"done {status}":

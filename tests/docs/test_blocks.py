@@ -52,12 +52,10 @@ def test_what_hides_commands_is_refused(text: str) -> None:
 
 def test_marks_belong_to_the_block_behind_them() -> None:
     setup, run, shown, left = parsed(
-
-            "<!-- setup\nX=1\n-->\n"
-            "<!-- run: figures vary, status 3 -->\n```console\n$ ls\na 1\n```\n"
-            "<!-- output -->\n```json\n{}\n```\n"
-            "<!-- not run: needs a GPU -->\n   ```bash\n   nvidia-smi\n   ```\n"
-
+        "<!-- setup\nX=1\n-->\n"
+        "<!-- run: figures vary, status 3 -->\n```console\n$ ls\na 1\n```\n"
+        "<!-- output -->\n```json\n{}\n```\n"
+        "<!-- not run: needs a GPU -->\n   ```bash\n   nvidia-smi\n   ```\n"
     )
     assert setup.hidden and setup.text == "X=1\n" and setup.is_command
     assert run.figures_vary and run.statuses(2) == [0, 3]
@@ -82,7 +80,7 @@ def test_a_console_block_is_commands_and_what_they_print() -> None:
         ("a b", "a c", False, False),
         ("a .. d", "a b\nc d", False, True),
         ("a .. d", "a b c", False, False),
-        ('{"id": "job_1a..", "n": 1}', '{"id":"job_77","n":1}', False, True),
+        ('{"id": "job_1a..", "n": 1}', '{"id":"job_01a21f6764e1c96527c1c19c","n":1}', False, True),
         ('{"n": 1}', '{"n":2}', False, False),
         ('{"n": 1}', '{"n":2}', True, True),
         ("0.25 to 0.5", "0.1 to 1", True, True),
