@@ -17,21 +17,20 @@ def main() -> None:
     questions = []
     for number in range(40):
         letters = rng.sample("abcdefghijklmnopqrstuvwxyz", rng.choice([3, 4]))
-        wrong = letters[:]
-        while wrong in (letters, letters[::-1]):
-            rng.shuffle(wrong)
-        questions.append(
-            (f"q{number}", " ".join(letters), " ".join(letters[::-1]), " ".join(wrong))
-        )
+        gone = letters[1]
+        good = [letter for letter in letters if letter != gone]
+        bad = [*good, good[-1]] if number % 2 else good[:-1]  # one letter too many, or too few
+        asked = f"Remove each {gone} from this: {' '.join(letters)}"
+        questions.append((f"q{number}", asked, " ".join(good), " ".join(bad)))
     for name, right in RIGHT.items():
         chosen = set(random.Random(name).sample(range(40), right))
         rows = [
             {
                 "id": key,
-                "instruction": f"Reverse these letters: {letters}",
+                "instruction": asked,
                 "response": good if number in chosen else bad,
             }
-            for number, (key, letters, good, bad) in enumerate(questions)
+            for number, (key, asked, good, bad) in enumerate(questions)
         ]
         (HERE / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 

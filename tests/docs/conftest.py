@@ -39,6 +39,7 @@ def environment(home: Path, port: int) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "SELFTAUGHT_HOME": str(home),
         "GATEWAY": f"http://127.0.0.1:{port}",
+        "SELFTAUGHT_URL": f"http://127.0.0.1:{port}",
         "COLUMNS": "140",
         "NO_COLOR": "1",
     }
