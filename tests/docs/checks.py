@@ -90,7 +90,7 @@ def _selftaught(arguments: list[str]) -> Iterator[str]:
     command: Any = typer.main.get_command(app)  # of the click that typer brings
     path, context, rest = ["selftaught"], None, list(arguments)
     while hasattr(command, "get_command"):
-        if not rest or rest[0].startswith(("-", "..")):
+        if not rest or rest[0].startswith(("-", "..")) or rest[0].isupper():  # COMMAND
             return
         context = command.context_class(command, info_name=path[-1], parent=context)
         inner = command.get_command(context, rest[0])
