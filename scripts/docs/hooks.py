@@ -52,7 +52,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def _changes(root: Path) -> str:
-    return (root / "CHANGELOG.md").read_text().replace("](docs/", "](").replace("](examples/README.md)", "](how-to/index.md)")
+    text = (root / "CHANGELOG.md").read_text().replace("](docs/", "](")
+    return text.replace("](examples/README.md)", "](how-to/index.md)")
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
