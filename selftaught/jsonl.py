@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from os import SEEK_END
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -36,6 +37,56 @@ def read_with_offsets(path: Path, offset: int = 0) -> Iterator[tuple[int, Row]]:
             if line.strip():
                 yield offset, _parse(line, path, number)
             offset += len(line)
+
+
+def read_page(
+    path: Path, after: int | None, limit: int, max_bytes: int
+) -> tuple[list[tuple[int, Row]], bool]:
+    """Up to `limit` rows behind the one that begins at `after`, each with where it begins; and
+    whether more follow.
+
+    Fewer than `limit` where they are longer than `max_bytes` together; one at least. Raises
+    ValueError if no row begins at `after`.
+    """
+    rows: list[tuple[int, Row]] = []
+    with path.open("rb") as file:
+        if after is not None:
+            end = file.seek(0, SEEK_END)
+            file.seek(max(after - 1, 0))
+            if after >= end or (after > 0 and file.read(1) != b"\n"):
+                raise ValueError(f"no row begins at byte {after}")
+            file.readline()
+        offset = first = file.tell()
+        while line := file.readline():
+            if len(rows) == limit or (rows and offset + len(line) - first > max_bytes):
+                return rows, True
+            rows.append((offset, _parse(line, path, None)))
+            offset += len(line)
+    return rows, False
+
+
+def first_from(path: Path, key: str, name: str = "id") -> int:
+    """Where the first row begins whose `name` is `key` or greater, in a file sorted by it.
+
+    The end of the file if there is none. Reads about as many rows as the file's size has bits.
+    """
+    with path.open("rb") as file:
+        # Rows before `low`, where one begins, are smaller; those that begin behind `high` are not.
+        low, high = 0, file.seek(0, SEEK_END)
+        while low < high:
+            middle = (low + high) // 2
+            file.seek(middle)
+            file.readline()
+            begin = file.tell()
+            line = file.readline() if begin <= high else b""
+            if line and _parse(line, path, None)[name] < key:
+                low = begin + len(line)
+            else:
+                high = middle
+        file.seek(low)
+        line = file.readline()
+        smaller = line and _parse(line, path, None)[name] < key
+        return low + len(line) if smaller else low
 
 
 class Shelf:

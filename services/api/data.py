@@ -1,7 +1,7 @@
 """What a job made, to take away: rows of every stage as JSONL or Parquet, and a manifest.
 
 Files are found by where their holders wrote them (`Lease.path`): jobs/<job>/<iteration>/<name>/. A
-name is a stage's kind, `<kind>_dropped` for the rows it left out, or `preferences`.
+name is a stage's kind, `<kind>_dropped` for the rows it left out, `preferences` or `fates`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["data"])
 
 _PIECE = 1 << 20
 _TYPES = {"jsonl": "application/x-ndjson", "parquet": "application/vnd.apache.parquet"}
-_STAGES = {"preferences": "curate"}  # names that are no stage's kind
+_STAGES = {"preferences": "curate", "fates": "curate"}  # names that are no stage's kind
 
 _DOCS: dict[int | str, dict[str, Any]] = problem_docs(404, 409, 410) | {
     200: {
@@ -73,7 +73,7 @@ def list_data(job_id: JobId) -> Page[DataOut]:
     """Everything that a job's stages have published so far, by iteration and name."""
     with transaction() as session:
         jobs.find(session, job_id)
-        return Page(data=_summaries(job_id, _files(session, job_id)), has_more=False)
+        return Page(data=_summaries(job_id, find_files(session, job_id)), has_more=False)
 
 
 @router.get("/{job_id}/data/{iteration}", responses=problem_docs(404, 409))
@@ -81,15 +81,15 @@ def get_manifest(job_id: JobId, iteration: Number) -> ManifestOut:
     """Where an iteration's data came from; never changes, so it is there only at its end."""
     with transaction() as session:
         job = jobs.find(session, job_id)
-        row = _iteration(session, job_id, iteration)
+        row = find_iteration(session, job_id, iteration)
         if row.state != State.SUCCEEDED:
             detail = f"iteration {iteration} of job {job_id!r} is {row.state}"
             raise Refused(409, "not_finished", detail)
         before = max(iteration - 1, 0)
-        judge = _version(session, _iteration(session, job_id, before))
-        made = _version(session, row)
+        judge = find_version(session, find_iteration(session, job_id, before))
+        made = find_version(session, row)
         stages = session.scalars(select(Stage).where(Stage.iteration_id == row.id)).all()
-        files = [file for file in _files(session, job_id) if file.place[0] == iteration]
+        files = [file for file in find_files(session, job_id) if file.place[0] == iteration]
         dataset = session.get(Dataset, job.dataset_id) if job.dataset_id else None
         data = session.get(Artifact, dataset.artifact_id) if dataset else None
         hashed = data.sha256 if data else dataset.sha256 if dataset else None
@@ -126,12 +126,12 @@ def download(
     """All rows of one name, in order. Its ETag is a hash of the rows."""
     with transaction() as session:
         problems.need_data(jobs.find(session, job_id))
-        row = _iteration(session, job_id, iteration)
+        row = find_iteration(session, job_id, iteration)
         stage = session.scalar(
             select(Stage).where(Stage.iteration_id == row.id, Stage.kind == _stage(name))
         )
-        files = [file for file in _files(session, job_id) if file.place == (iteration, name)]
-        there = sorted({f.place[1] for f in _files(session, job_id) if f.place[0] == iteration})
+        files = [file for file in find_files(session, job_id) if file.place == (iteration, name)]
+        there = sorted({f.place[1] for f in find_files(session, job_id) if f.place[0] == iteration})
     if stage is not None and stage.state != State.SUCCEEDED:
         detail = f"stage {stage.kind!r} of iteration {iteration} is {stage.state}"
         raise Refused(409, "not_finished", detail)
@@ -152,7 +152,8 @@ def _stage(name: str) -> str:
     return _STAGES.get(name, name.removesuffix("_dropped"))
 
 
-def _iteration(session: Session, job_id: str, number: int) -> Iteration:
+def find_iteration(session: Session, job_id: str, number: int) -> Iteration:
+    """An iteration of a job by its number; refuses others."""
     query = select(Iteration).where(Iteration.job_id == job_id, Iteration.number == number)
     row = session.scalars(query).one_or_none() if 0 <= number <= 1000 else None
     if row is None:
@@ -160,11 +161,12 @@ def _iteration(session: Session, job_id: str, number: int) -> Iteration:
     return row
 
 
-def _version(session: Session, row: Iteration) -> ModelVersion | None:
+def find_version(session: Session, row: Iteration) -> ModelVersion | None:
+    """What an iteration made."""
     return None if row.version_id is None else session.get_one(ModelVersion, row.version_id)
 
 
-def _files(session: Session, job_id: str) -> list[File]:
+def find_files(session: Session, job_id: str) -> list[File]:
     """Every published file of a job, by iteration, name and chunk."""
     here = Artifact.path.startswith(f"jobs/{job_id}/", autoescape=True)
     found = []

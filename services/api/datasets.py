@@ -12,10 +12,10 @@ from pydantic import ConfigDict, Field, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 
-from selftaught import artifacts
+from selftaught import artifacts, jsonl
 from selftaught.benchmarks.base import BadRow
 from selftaught.benchmarks.catalogue import BENCHMARKS, load
-from selftaught.contracts import Contract, DatasetKind, DatasetOut, Page
+from selftaught.contracts import Contract, DatasetKind, DatasetOut, DatasetRow, Page
 from selftaught.database import transaction
 from selftaught.database.tables import Artifact, Dataset
 from selftaught.http import Refused, field_errors, problem_docs, too_large
@@ -31,6 +31,7 @@ from services.api.multipart import BadMultipart, FormReader
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
 INVALID = "invalid_dataset"
+_PAGE_BYTES = 4 << 20
 _FORM_OVERHEAD = 64 * 1024
 _TYPES: dict[str, records.Format] = {
     "application/x-ndjson": "jsonl",
@@ -153,6 +154,34 @@ def get_dataset(dataset_id: DatasetId) -> DatasetOut:
         if row is None or row.artifact_id is None:
             raise problems.not_found("dataset", dataset_id)
         return views.dataset(row, session.get_one(Artifact, row.artifact_id))
+
+
+@router.get("/{dataset_id}/rows", responses=problem_docs(404))
+def list_rows(
+    dataset_id: DatasetId,
+    after: Annotated[
+        int | None,
+        Query(ge=0, le=2**63 - 1, description="`at` of the last row before the page."),
+    ] = None,
+    limit: Limit = 20,
+) -> Page[DatasetRow]:
+    """Rows of a dataset, in the file's order.
+
+    A page has `limit` rows, or fewer where they are long; how far it is down the file makes no
+    difference to what it costs.
+    """
+    with transaction() as session:
+        row = session.get(Dataset, dataset_id)
+        if row is None or row.artifact_id is None:
+            raise problems.not_found("dataset", dataset_id)
+        path = session.get_one(Artifact, row.artifact_id).path
+    try:
+        found, has_more = jsonl.read_page(artifacts.resolve(path), after, limit, _PAGE_BYTES)
+    except ValueError as error:
+        raise Refused(422, "invalid_request", str(error), param="after") from error
+    except FileNotFoundError as error:  # deleted meanwhile
+        raise problems.not_found("dataset", dataset_id) from error
+    return Page(data=[DatasetRow(at=at, row=one) for at, one in found], has_more=has_more)
 
 
 @router.delete("/{dataset_id}", status_code=204, responses=problem_docs(404, 409))

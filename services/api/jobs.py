@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from pydantic import ValidationError
-from sqlalchemy import select, tuple_
+from sqlalchemy import or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from selftaught import reviews
@@ -74,6 +74,9 @@ def list_jobs(
     limit: Limit = 20,
     state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
     kind: Annotated[JobKind | None, Query(description="Only jobs of this kind.")] = None,
+    dataset: Annotated[
+        str | None, Query(max_length=128, description="Only jobs that use this dataset.")
+    ] = None,
 ) -> Page[JobOut]:
     """Jobs, newest first."""
     # Ids of one kind sort by time, those of different kinds do not.
@@ -86,6 +89,8 @@ def list_jobs(
         query = query.where(Job.state == state)
     if kind is not None:
         query = query.where(Job.kind == kind)
+    if dataset is not None:
+        query = query.where(or_(Job.dataset_id == dataset, Job.labelled_dataset_id == dataset))
     with transaction() as session:
         rows = session.scalars(query).all()
         return Page(data=views.jobs(session, rows[:limit]), has_more=len(rows) > limit)

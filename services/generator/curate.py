@@ -9,12 +9,14 @@ passes over the files: memory holds ids and positions.
 Preference pairs for DPO set a kept judgment beside a rejected one of the same input. Rejected means
 that it names the other response: a tie or an unparsable text would rather teach the form of a
 verdict than which response is better (the authors of the paper take those as well).
+
+What became of every judgment is told with it (fates.py).
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,25 +26,38 @@ from selftaught import jsonl
 from selftaught.contracts import CurateSettings
 from selftaught.hashing import stable_seed
 from selftaught.judging import JudgeTemplate, Order, Verdict, tally
+from services.generator.fates import Fate, fate_rows
 from services.generator.judge import LABELS
 
 Key = tuple[str, Order]
 
 
+_UNKEPT: dict[Verdict, Fate] = {Verdict.TIE: "tie", Verdict.UNPARSABLE: "unparsable"}
+
+
 @dataclass
 class Input:
-    """A pair in one order: every verdict, the judgments that may be kept, and those that name the
-    other response."""
+    """A pair in one order: every verdict, the judgments that may be kept, those that name the
+    other response, and what became of each; `first` is where its judgments begin."""
 
+    first: jsonl.Position
     verdicts: list[Verdict] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
     wrong: list[Candidate] = field(default_factory=list)
+    fates: list[Fate] = field(default_factory=list)
+    preferences: list[tuple[int, int]] = field(default_factory=list)
+
+    def mark(self, candidates: Sequence[Candidate], fate: Fate) -> None:
+        for candidate in candidates:
+            self.fates[candidate.sample] = fate
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Where a judgment stands, what it says, and the answer that it reasons from."""
+    """Which judgment of its input it is, where it stands, what it says, and the answer that it
+    reasons from."""
 
+    sample: int
     position: jsonl.Position
     verdict: Verdict
     answer: int
@@ -57,6 +72,7 @@ def curate(
     seed: int,
     keep: Callable[[jsonl.Row], None],
     prefer: Callable[[jsonl.Row], None] | None = None,
+    tell: Callable[[jsonl.Row], None] | None = None,
 ) -> tuple[dict[str, int], dict[str, Any]]:
     """Hand training rows to `keep`, preference pairs to `prefer` if it is given; returns counts and
     a length report.
@@ -66,7 +82,8 @@ def curate(
     conversational prompt-completion format of TRL and `datasets`. Preference pairs are `{pair_id,
     order, label, prompt: [messages], chosen: [one assistant message], rejected: [one assistant
     message]}`, TRL's conversational preference format with an explicit prompt; they change nothing
-    in the training rows.
+    in the training rows. `tell` is given what became of every judgment, a row for each pair
+    (fates.fate_rows).
 
     Counts: inputs, judgments, judgments_right (verdict = label), kept (rows), kept_a,
     kept_b, and inputs dropped by reason: dropped_no_label (no majority), dropped_none_right,
@@ -78,16 +95,19 @@ def curate(
     judgments (None where there are none).
     """
     counts: Counter[str] = Counter()
-    inputs: defaultdict[Key, Input] = defaultdict(Input)
+    inputs: dict[Key, Input] = {}
     tokens_all = 0
     with jsonl.Shelf(judgments) as shelf, jsonl.Shelf(pairs) as pair_shelf:
         for position, row in shelf.walk():
             verdict = Verdict(row["verdict"])
-            entry = inputs[row["pair_id"], row["order"]]
+            entry = inputs.setdefault((row["pair_id"], row["order"]), Input(position))
+            sample = len(entry.verdicts)
             entry.verdicts.append(verdict)
+            entry.fates.append(_UNKEPT.get(verdict, "wrong"))
             if verdict in (Verdict.A, Verdict.B):
+                answer = _answer(row["text"])
                 entry.candidates.append(
-                    Candidate(position, verdict, _answer(row["text"]), row["completion_tokens"])
+                    Candidate(sample, position, verdict, answer, row["completion_tokens"])
                 )
             counts["judgments"] += 1
             tokens_all += row["completion_tokens"]
@@ -116,6 +136,10 @@ def curate(
         if prefer is not None:
             for key, right, wrong in _pair_up(inputs, settings, seed, counts):
                 prefer(write(key, right.verdict, chosen=right, rejected=wrong))
+                inputs[key].preferences.append((right.sample, wrong.sample))
+        if tell is not None:
+            for told in fate_rows(inputs, where):
+                tell(told)
     counts["kept"] = len(chosen)
     lengths = {
         "all": _mean(tokens_all, counts["judgments"]),
@@ -135,16 +159,19 @@ def _filter(
             label = _label(key, entry, settings, seed)
             if label is None:
                 counts["dropped_no_label"] += 1
+                entry.mark(entry.candidates, "no_label")
                 entry.candidates = []
                 continue
             entry.wrong = [c for c in entry.candidates if c.verdict is not label]
             entry.candidates = [c for c in entry.candidates if c.verdict is label]
+        entry.mark(entry.candidates, "not_drawn")  # so far
         right = len(entry.candidates)
         counts["judgments_right"] += right
         if not right:
             counts["dropped_none_right"] += 1
         elif right / len(entry.verdicts) < settings.min_share:
             counts["dropped_min_share"] += 1
+            entry.mark(entry.candidates, "min_share")
             entry.candidates = []
 
 
@@ -165,11 +192,13 @@ def _match_orders(inputs: dict[Key, Input], settings: CurateSettings, counts: Co
         both = [entry for entry in (ab, ba) if entry is not None and entry.candidates]
         if len(both) == 1:
             counts["dropped_other_order"] += 1
+            both[0].mark(both[0].candidates, "other_order")
             both[0].candidates = []
         if len(both) < 2 or not settings.agree:
             continue
         common = {c.answer for c in both[0].candidates} & {c.answer for c in both[1].candidates}
         for entry in both:
+            entry.mark(entry.candidates, "other_answer" if common else "disagree")
             entry.candidates = [c for c in entry.candidates if c.answer in common]
             counts["dropped_disagree"] += not entry.candidates
 
@@ -188,8 +217,12 @@ def _choose(
         pool = _pool(inputs, key, settings, seed)
         rng = random.Random(stable_seed(seed, "keep", *key))
         drawn = rng.sample(pool, min(settings.per_input, len(pool)))
+        inputs[key].mark(pool, "not_drawn")
+        inputs[key].mark(drawn, "balance")  # unless its label has room for it
         chosen += [(key, candidate) for candidate in drawn]
     by_label, dropped = _balance(chosen, settings, seed)
+    for key, candidate in [*by_label[Verdict.A], *by_label[Verdict.B]]:
+        inputs[key].mark([candidate], "kept")
     if settings.balance:
         counts["dropped_balance"] = dropped
     counts["kept_a"], counts["kept_b"] = (len(by_label[v]) for v in (Verdict.A, Verdict.B))

@@ -129,6 +129,7 @@ def run_curate(lease: Lease) -> Result:
     with (
         Writer("examples", lease.path("curate")) as examples,
         Writer("preferences", lease.path("preferences")) as preferences,
+        Writer("fates", lease.path("fates")) as fates,
     ):
         counts, report = curate(
             [resolve(path) for path in lease.input["judgments"]],
@@ -138,6 +139,7 @@ def run_curate(lease: Lease) -> Result:
             _seed(lease),
             examples.write,
             preferences.write if wanted else None,
+            fates.write,
         )
         counts["judgments_kept"] = counts.pop("judgments_right", 0)
         counts["training_examples"] = counts.pop("kept")
@@ -145,7 +147,7 @@ def run_curate(lease: Lease) -> Result:
             counts=counts,
             metrics=report,
             artifact=examples.publish(),
-            side_artifacts=(preferences.publish(),) if wanted else (),
+            side_artifacts=(fates.publish(), *((preferences.publish(),) if wanted else ())),
         )
 
 

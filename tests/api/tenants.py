@@ -142,11 +142,17 @@ def _files(tenant: Tenant) -> dict[str, str]:
     said = {"id": "1", "instruction": word}
     labelled = {**said, "chosen": "a", "rejected": "b"}
     points = {"scoring": "strict", "example": word, "points": 1.0}
+    judged = {"order": "AB", "at": [0, 0], "verdicts": ["A"], "fates": ["kept"], "preferences": []}
+    fate = {"id": "1", "outcomes": ["kept"], "pair": [0, 0], "orders": [judged]}
+    said_of = {"verdict": "A", "text": word, "finish_reason": "stop", "completion_tokens": 1}
     verdict = {"custom_id": word, "line": 1, "verdict": "A"}
     rows: dict[str, tuple[str, list[dict[str, Any]]]] = {
         "dataset": (f"datasets/{own['dataset']}.jsonl", [said] * 9),
         "labelled": (f"datasets/{own['labelled']}.jsonl", [labelled] * 2),
         "select": (f"jobs/{own['job']}/0/select/s.0.t.jsonl", [said]),
+        "fates": (f"jobs/{own['job']}/0/fates/c.0.t.jsonl", [fate]),
+        "pair": (f"jobs/{own['job']}/0/pair/p.0.t.jsonl", [labelled]),
+        "judge": (f"jobs/{own['job']}/0/judge/j.0.t.jsonl", [said_of]),
         "score": (f"jobs/{own['evaluation']}/0/score/s.0.t.jsonl", [points]),
         "results": (f"batches/{own['batch']}.r.jsonl", [verdict]),
     }

@@ -287,3 +287,29 @@ def send_chunked(
     }
     asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type]
     return sent[0]["status"], json.loads(b"".join(m.get("body", b"") for m in sent[1:])), taken
+
+
+def test_rows_come_in_pages(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "".join(f'{{"instruction": "do {n}"}}\n' for n in range(7))
+    headers = {"content-type": "application/x-ndjson"}
+    name = client.post("/v1/datasets", content=lines, headers=headers).json()["id"]
+    at = f"/v1/datasets/{name}/rows"
+
+    def rows(limit: int) -> list[str]:
+        found: list[str] = []
+        page = client.get(at, params={"limit": limit}).json()
+        while True:
+            found += [one["row"]["instruction"] for one in page["data"]]
+            if not page["has_more"]:
+                return found
+            query = {"limit": limit, "after": page["data"][-1]["at"]}
+            page = client.get(at, params=query).json()
+
+    for limit in (1, 3, 7, 100):
+        assert rows(limit) == [f"do {n}" for n in range(7)]
+    monkeypatch.setattr(datasets, "_PAGE_BYTES", 10)  # of long rows a page has few
+    assert len(client.get(at, params={"limit": 5}).json()["data"]) == 1
+    assert rows(5) == [f"do {n}" for n in range(7)]
+    for wrong in ("3", str(10**9)):
+        assert_problem(client.get(f"{at}?after={wrong}"), 422, "invalid_request")
+    assert_problem(client.get("/v1/datasets/ds_0/rows"), 404, "dataset_not_found")

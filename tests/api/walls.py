@@ -75,6 +75,10 @@ ASKS: dict[str, list[Ask]] = {
     ],
     "GET /v1/datasets": paged("/v1/datasets", "dataset"),
     "GET /v1/datasets/{dataset_id}": [Ask("/v1/datasets/<dataset>"), Ask("/v1/datasets/<job>")],
+    "GET /v1/datasets/{dataset_id}/rows": [
+        Ask("/v1/datasets/<dataset>/rows"),
+        Ask("/v1/datasets/<labelled>/rows?after=0"),
+    ],
     "DELETE /v1/datasets/{dataset_id}": [
         Ask("/v1/datasets/<dataset>"),
         Ask("/v1/datasets/<labelled>"),
@@ -90,8 +94,11 @@ ASKS: dict[str, list[Ask]] = {
         job(dataset="ds1_blu", overrides={"judge": {"template": "<template>"}}),
         job(dataset="ds1_blu", overrides={"base_model": "<model>"}),
     ],
-    "GET /v1/jobs": paged("/v1/jobs", "job", "running")
-    + paged("/v1/jobs?state=running", "running"),
+    "GET /v1/jobs": [
+        *paged("/v1/jobs", "job", "running"),
+        *paged("/v1/jobs?state=running", "running"),
+        Ask("/v1/jobs?dataset=<dataset>"),
+    ],
     "GET /v1/jobs/{job_id}": [Ask("/v1/jobs/<job>"), Ask("/v1/jobs/<evaluation>")],
     **{
         f"POST /v1/jobs/{{job_id}}/{what}": [
@@ -111,6 +118,14 @@ ASKS: dict[str, list[Ask]] = {
     ],
     "GET /v1/jobs/{job_id}/iterations": [Ask("/v1/jobs/<job>/iterations")],
     "GET /v1/iterations/{iteration_id}": [Ask("/v1/iterations/<iteration>")],
+    "GET /v1/jobs/{job_id}/iterations/{iteration}/pairs": [
+        Ask("/v1/jobs/<job>/iterations/0/pairs"),
+        Ask("/v1/jobs/<job>/iterations/0/pairs?after=0&begins=1&outcome=kept"),
+    ],
+    "GET /v1/jobs/{job_id}/iterations/{iteration}/pairs/{pair_id}": [
+        Ask("/v1/jobs/<job>/iterations/0/pairs/1"),
+        Ask("/v1/jobs/<job>/iterations/0/pairs/<item>"),
+    ],
     "GET /v1/jobs/{job_id}/data": [Ask("/v1/jobs/<job>/data")],
     "GET /v1/jobs/{job_id}/data/{iteration}": [Ask("/v1/jobs/<job>/data/0")],
     "GET /v1/jobs/{job_id}/data/{iteration}/{name}": [

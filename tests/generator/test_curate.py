@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from selftaught.contracts import CurateSettings
+from selftaught.jsonl import Shelf
 from selftaught.judging import load_judge_template
 from services.generator.curate import curate
 
@@ -25,10 +26,11 @@ def run(
     seed: int = 1,
     answers: dict[str, str] | None = None,
     preferences: list[dict[str, Any]] | None = None,
+    fates: list[dict[str, Any]] | None = None,
     **settings: Any,
 ) -> tuple[list[dict[str, Any]], dict[str, int], dict[str, Any]]:
     """Curate judgments spread over two files; `answers` replaces the answer that a text names;
-    preference pairs, if a list for them is given, are put there."""
+    preference pairs and fates, if lists for them are given, are put there."""
     files = [tmp_path / "j0.jsonl", tmp_path / "j1.jsonl"]
     lines: list[list[str]] = [[], []]
     for (pair, order), letters in votes.items():
@@ -58,7 +60,8 @@ def run(
     kept: list[dict[str, Any]] = []
     prefer = None if preferences is None else preferences.append
     wanted = CurateSettings(**settings)
-    counts, report = curate(files, [pairs], TEMPLATE, wanted, seed, kept.append, prefer)
+    tell = None if fates is None else fates.append
+    counts, report = curate(files, [pairs], TEMPLATE, wanted, seed, kept.append, prefer, tell)
     return kept, counts, report
 
 
@@ -304,3 +307,73 @@ def test_preferences_of_a_control_go_by_its_label(tmp_path: Path) -> None:
     found, _ = prefer(tmp_path, {(0, "AB"): "BBA", (0, "BA"): "AAB"}, label="majority")
     assert {(row["order"], row["label"]) for row in found} == {("AB", "B"), ("BA", "A")}
     assert {wrong for _, wrong in sides(found)} == {"0AB2", "0BA2"}
+
+
+def fates(tmp_path: Path, votes: Votes, **given: Any) -> dict[str, dict[str, Any]]:
+    """What became of the judgments, by pair."""
+    told: list[dict[str, Any]] = []
+    run(tmp_path, votes, fates=told, **given)
+    return {row["id"]: row for row in told}
+
+
+def test_every_judgment_is_told_its_fate(tmp_path: Path) -> None:
+    votes = {(2, "AB"): "ABTU", (2, "BA"): "BAAA", (1, "AB"): "BBTU", (1, "BA"): "BBBB"}
+    found = fates(tmp_path, votes)
+    assert list(found) == ["p1", "p2"]  # by id
+    orders = {f"{name}{one['order']}": one for name, row in found.items() for one in row["orders"]}
+    assert orders["p1AB"]["fates"] == ["wrong", "wrong", "tie", "unparsable"]
+    assert orders["p1AB"]["verdicts"] == ["B", "B", "tie", "unparsable"]
+    # Of the three inputs with a right judgment two have label B: one of them is too many.
+    assert orders["p2AB"]["fates"] == ["kept", "wrong", "tie", "unparsable"]
+    drawn = Counter(orders["p1BA"]["fates"]) + Counter(orders["p2BA"]["fates"])
+    assert drawn == {"not_drawn": 3, "wrong": 3, "kept": 1, "balance": 1}
+    assert set(found["p1"]["outcomes"]) >= {"none_right", "unparsable"}
+    assert "flipped" in found["p1"]["outcomes"]  # B in both orders
+    assert "none_right" not in found["p2"]["outcomes"]
+
+
+def test_fates_say_where_the_texts_stand(tmp_path: Path) -> None:
+    found = fates(tmp_path, {(i, order): "ABA" for i in range(4) for order in ("AB", "BA")})
+    with Shelf([tmp_path / "j0.jsonl", tmp_path / "j1.jsonl"]) as judgments:
+        for name, row in found.items():
+            for one in row["orders"]:
+                first = judgments.fetch(one["at"])
+                assert (first["pair_id"], first["order"], first["sample"]) == (
+                    name,
+                    one["order"],
+                    0,
+                )
+    with Shelf([tmp_path / "pairs.jsonl"]) as pairs:
+        assert all(pairs.fetch(row["pair"])["id"] == name for name, row in found.items())
+
+
+def test_a_judge_that_goes_by_place_is_told(tmp_path: Path) -> None:
+    found = fates(tmp_path, {(0, "AB"): "AAB", (0, "BA"): "AAB", (1, "AB"): "AT", (1, "BA"): "A"})
+    assert "flipped" in found["p0"]["outcomes"]
+    assert "flipped" not in found["p1"]["outcomes"]  # a tie names neither
+
+
+def test_fates_name_the_filter_that_dropped_an_input(tmp_path: Path) -> None:
+    one_order = {(0, "AB"): "AB", (0, "BA"): "AA"}
+    (ab, _) = fates(tmp_path, one_order, both_orders=True)["p0"]["orders"]
+    assert ab["fates"] == ["other_order", "wrong"]
+    (ab, _) = fates(tmp_path, one_order, min_share=0.6)["p0"]["orders"]
+    assert ab["fates"] == ["min_share", "wrong"]
+    (ab, ba) = fates(tmp_path, one_order, label="majority", balance=False)["p0"]["orders"]
+    assert ab["fates"] == ["no_label", "no_label"] and sorted(ba["fates"]) == ["kept", "not_drawn"]
+
+
+def test_fates_of_answers_that_must_agree(tmp_path: Path) -> None:
+    votes = {(0, "AB"): "AA", (0, "BA"): "BB"}
+    answers = {"0AB0": "x", "0AB1": "y", "0BA0": "x", "0BA1": "z"}
+    settings = {"both_orders": True, "agree": True}
+    (ab, ba) = fates(tmp_path, votes, answers=answers, **settings)["p0"]["orders"]
+    assert ab["fates"] == ba["fates"] == ["kept", "other_answer"]
+    answers["0BA0"] = "z"
+    (ab, ba) = fates(tmp_path, votes, answers=answers, **settings)["p0"]["orders"]
+    assert ab["fates"] == ba["fates"] == ["disagree", "disagree"]
+
+
+def test_fates_name_the_judgments_of_preference_pairs(tmp_path: Path) -> None:
+    told = fates(tmp_path, {(0, "AB"): "AB", (0, "BA"): "AB"}, preferences=[])["p0"]["orders"]
+    assert [one["preferences"] for one in told] == [[(0, 1)], [(1, 0)]]
