@@ -44,7 +44,8 @@ async function ask(path, options) {
 async function problemOf(response) {
   const body = await response.json().catch(() => ({}));
   if (response.status === 401) dispatchEvent(new CustomEvent("unauthorised", { detail: body }));
-  return new Problem(response.status, body);
+  const seconds = Number(response.headers.get("Retry-After"));
+  return new Problem(response.status, seconds ? { ...body, retryAfter: seconds } : body);
 }
 
 async function call(method, path, { query, body, signal, more } = {}) {

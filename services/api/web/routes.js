@@ -3,9 +3,18 @@
 
 export const ROUTES = [
   ["/", () => import("./pages/jobs.js")],
+  ["/datasets", () => import("./pages/datasets.js")],
+  ["/datasets/:id", () => import("./pages/dataset.js")],
+  ["/jobs/:id/pairs", () => import("./pages/pairs.js")],
+  ["/playground", () => import("./pages/playground.js")],
+  ["/reviews", () => import("./pages/reviews.js")],
+  ["/reviews/:model/:number", () => import("./pages/review.js")],
 ];
 
 // What the navigation lists: address, name, the scope that it needs.
 export const NAVIGATION = [
   ["/", "Jobs", "read"],
+  ["/datasets", "Datasets", "read"],
+  ["/playground", "Playground", "judge"],
+  ["/reviews", "Reviews", "read"],
 ];

@@ -37,6 +37,41 @@ export function useLoad(load, inputs = [], seconds = 0) {
   return { ...state, reload: useCallback(() => setTurn((n) => n + 1), []) };
 }
 
+// A list that grows page by page: {rows, error, loading, hasMore, more, reload}. `next(page)` is what
+// `after` takes for the page that follows.
+export function useList(load, inputs = [], next = (page) => page.data.at(-1)?.id) {
+  const [state, setState] = useState({ rows: null, error: null, loading: true, after: undefined, hasMore: false });
+  const [turn, setTurn] = useState(0);
+  const asked = useRef(0);
+  const newest = useRef(load);
+  newest.current = load;
+  const fetchPage = useCallback(async (rows, after) => {
+    const mine = ++asked.current; // an answer to an older question is not shown
+    setState((old) => ({ ...old, loading: true, error: null }));
+    try {
+      const page = await newest.current(after);
+      if (mine !== asked.current) return;
+      setState({ rows: [...rows, ...page.data], error: null, loading: false, after: next(page), hasMore: page.has_more });
+    } catch (error) {
+      if (mine === asked.current) setState((old) => ({ ...old, error, loading: false }));
+    }
+  }, []);
+  useEffect(() => {
+    setState((old) => (turn ? old : { ...old, rows: null, hasMore: false }));
+    fetchPage([], undefined);
+    return () => {
+      asked.current += 1;
+    };
+  }, [...inputs, turn]);
+  const { rows, error, loading, after, hasMore } = state;
+  return {
+    rows, error, loading, hasMore,
+    data: rows, // as Loaded wants it
+    more: () => !loading && fetchPage(rows, after),
+    reload: useCallback(() => setTurn((n) => n + 1), []),
+  };
+}
+
 // [run, {busy, error}]: something that a button does. It is not done twice at a time.
 export function useDeed(deed) {
   const [state, setState] = useState({ busy: false, error: null });
