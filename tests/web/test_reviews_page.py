@@ -33,6 +33,7 @@ def test_a_queue_is_filled_and_reviewed_by_keyboard(
     page.keyboard.press("Enter")
     expect(page.get_by_text("There is nothing for you to review")).to_be_visible()
     came.clear()
+    page.get_by_label("Pairs from").select_option(done["labelled_dataset"])
     page.get_by_label("Pairs", exact=True).fill("10")
     page.get_by_role("button", name="Fill it").click()
     left = page.get_by_text("0 answered, 10 left")

@@ -69,7 +69,7 @@ function Drift({ of }) {
   const series = [{ name: "agreement", points: points.map((one, at) => ({ x: windows ? at + 1 : Number(one.version.split(":").at(-1)), y: one.agreement, low: one.ci95?.[0], high: one.ci95?.[1] })) }];
   const comparisons = [["Against the version before", of.between_versions], ["The newest 30 against those before", of.over_time]];
   return html`<${Card} title="Does it fall?" actions=${html`<${Chip} kind=${kind}>${told}<//>`}>
-    <${LineChart} title=${windows ? "Agreement, 30 answers at a time (estimated for the source)" : "Agreement by version (estimated for the source)"} x=${windows ? "window" : "version"} y="agreement" series=${series} told=${(value) => percent(value, 0)} range=${[0, 1]} />
+    ${points.length > 1 && html`<${LineChart} title=${windows ? "Agreement, 30 answers at a time (estimated for the source)" : "Agreement by version (estimated for the source)"} x=${windows ? "window" : "version"} y="agreement" series=${series} told=${(value) => percent(value, 0)} range=${[0, 1]} />`}
     <${Facts} pairs=${comparisons.map(([name, one]) => [name, one === null ? "nothing to compare with" : one.enough ? `fell by ${percent(one.fell)}, p = ${share(one.p)}` : "too few answers for a test"])} />
   <//>`;
 }

@@ -106,7 +106,7 @@ function Sent({ one, stop }) {
       <${Chip} kind=${kind}>${told}<//>
       <strong>${one.file.name}</strong><span class="note">${bytes(one.file.size)}</span>
       ${(one.state === "uploading" || one.state === "waiting") && html`<button class="small" onClick=${stop} aria-label=${`Stop ${one.file.name}`}>Stop</button>`}
-      ${one.dataset && html`<a href=${to(`/datasets/${one.dataset.id}`)}>${number(one.dataset.rows)} rows: open ${one.dataset.name}</a>`}
+      ${one.dataset && html`<a href=${to(`/datasets/${one.dataset.id}`)}>${number(one.dataset.rows)} ${one.dataset.rows === 1 ? "row" : "rows"}: open ${one.dataset.name}</a>`}
     </div>
     ${one.state === "uploading" && html`<div class="sent-line">
       <${Meter} value=${one.share} label=${`Upload of ${one.file.name}`} />
