@@ -23,6 +23,11 @@ Fate = Literal[
     "not_drawn",
     "balance",
 ]
+"""kept: it is a training example. Its verdict was not the label: wrong, tie, unparsable; or there
+was no label for its input (majority): no_label. Right, but its input was dropped: min_share,
+other_order, disagree. Right, but reasons from another answer than the one that was drawn:
+other_answer. Right, but others of its input were drawn: not_drawn. Drawn, but its label had more
+than the other: balance."""
 
 _OUTCOMES = (
     "kept: a judgment of it is a training example; else dropped. none_right: in one of its orders "

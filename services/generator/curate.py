@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from selftaught import jsonl
-from selftaught.contracts import CurateSettings
+from selftaught.contracts import CurateSettings, Fate
 from selftaught.hashing import stable_seed
 from selftaught.judging import JudgeTemplate, Order, Verdict, tally
-from services.generator.fates import Fate, fate_rows
+from services.generator.fates import fate_rows
 from services.generator.judge import LABELS
 
 Key = tuple[str, Order]

@@ -7,29 +7,11 @@ reading the rest, and they say where the pair and its judgments stand.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, Protocol
+from typing import Protocol
 
 from selftaught import jsonl
+from selftaught.contracts import Fate, Outcome
 from selftaught.judging import ORDERS, Order, Verdict, swap, tally
-
-Fate = Literal[
-    "kept",
-    "wrong",
-    "tie",
-    "unparsable",
-    "no_label",
-    "min_share",
-    "other_order",
-    "disagree",
-    "other_answer",
-    "not_drawn",
-    "balance",
-]
-"""kept: it is a training example. Its verdict was not the label: wrong, tie, unparsable; or there
-was no label for its input (majority): no_label. Right, but its input was dropped: min_share,
-other_order, disagree. Right, but reasons from another answer than the one that was drawn:
-other_answer. Right, but others of its input were drawn: not_drawn. Drawn, but its label had more
-than the other: balance."""
 
 
 class Judged(Protocol):
@@ -71,7 +53,7 @@ def fate_rows(
         }
 
 
-def outcomes_of(orders: Mapping[Order, Judged]) -> list[str]:
+def outcomes_of(orders: Mapping[Order, Judged]) -> list[Outcome]:
     """What a pair can be looked for by.
 
     kept: a judgment of it is a training example, else dropped. none_right: in one of its orders no
@@ -80,7 +62,7 @@ def outcomes_of(orders: Mapping[Order, Judged]) -> list[str]:
     """
     fates = [set(one.fates) for one in orders.values()]
     everything = set[Fate]().union(*fates)
-    told = ["kept" if "kept" in everything else "dropped"]
+    told: list[Outcome] = ["kept" if "kept" in everything else "dropped"]
     if any(found <= {"wrong", "tie", "unparsable"} for found in fates):
         told.append("none_right")
     if "unparsable" in everything:
