@@ -10,7 +10,10 @@ from selftaught import ApiError, AsyncClient, Client
 from selftaught.client._async import transport as async_transport
 from selftaught.client._sync import transport
 from selftaught.contracts import BatchLine
+from services.api import pairs
 from tests.api.helpers import RECIPE, add_versions
+from tests.api.test_pairs import HANDLERS
+from tests.work import helpers
 
 LINEAGE = {"template": {"name": "mt-bench"}, "inference": "local"}
 
@@ -43,6 +46,26 @@ def test_upload_rows(client: Client) -> None:
     made = client.datasets.upload(rows, "labelled", name="mine")
     assert (made.name, made.kind, made.rows) == ("mine", "labelled", 1)
     assert client.datasets.upload(iter(rows), kind="labelled").rows == 1
+
+
+def test_rows_and_pairs_to_look_at(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "PAGE", 2)
+    monkeypatch.setattr(pairs, "MOST_LOOKED_AT", 1)  # so that a page may be empty, and not the last
+    made = client.datasets.upload({"instruction": f"do {n}"} for n in range(5))
+    rows = list(client.datasets.rows(made.id))
+    assert [one.row["instruction"] for one in rows] == [f"do {n}" for n in range(5)]
+    assert list(client.datasets.rows(made.id, after=rows[3].at)) == rows[4:]
+    name = helpers.make_job()
+    helpers.drain(name, HANDLERS)
+    job = client.jobs.get(name)
+    found = list(job.pairs(1))
+    assert [one.id for one in found] == [f"{n % 3}/x {n}" for n in (0, 6, 1, 4, 7, 5)]
+    unread = [one for one in found if "unparsable" in one.outcomes]
+    assert list(job.pairs(1, outcome="unparsable")) == unread and unread
+    assert list(job.pairs(1, begins="1/", limit=2)) == found[2:4]
+    assert job.pair(1, found[0].id).instruction.startswith(found[0].instruction)
+    assert job.dataset is not None
+    assert [one.id for one in client.jobs.list(dataset=job.dataset)] == [name]
 
 
 def test_lists_go_on_over_all_pages(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

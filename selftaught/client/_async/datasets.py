@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from selftaught.client._async.transport import AsyncTransport
 from selftaught.client.answers import Json, given, plain, url
 from selftaught.client.files import Progress, Sent
-from selftaught.contracts import DatasetKind, DatasetOut
+from selftaught.contracts import DatasetKind, DatasetOut, DatasetRow
 
 Rows = Iterable[BaseModel | Mapping[str, Any]]
 _PIECE = 1 << 18
@@ -68,6 +68,13 @@ class AsyncDatasets:
     ) -> AsyncIterator[DatasetOut]:
         """Datasets, newest first; those behind `after`, and at most `limit` of them."""
         return self._transport.pages(DatasetOut, "/v1/datasets", after=after, limit=limit)
+
+    def rows(
+        self, dataset_id: str, *, after: int | None = None, limit: int | None = None
+    ) -> AsyncIterator[DatasetRow]:
+        """Its rows, in the file's order; those behind the one `at` byte `after`."""
+        path = url("v1", "datasets", dataset_id) + "/rows"
+        return self._transport.pages(DatasetRow, path, "at", after, limit)
 
     async def delete(self, dataset_id: str) -> None:
         """Delete its data; jobs that name it keep its hash."""

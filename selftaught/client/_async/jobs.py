@@ -9,7 +9,16 @@ from typing import Any, Literal
 from selftaught.client._async.transport import AsyncTransport
 from selftaught.client._async.work import AsyncWork
 from selftaught.client.answers import given, url
-from selftaught.contracts import DataOut, IterationOut, JobKind, JobOut, ManifestOut
+from selftaught.contracts import (
+    DataOut,
+    IterationOut,
+    JobKind,
+    JobOut,
+    ManifestOut,
+    Outcome,
+    PairListed,
+    PairOut,
+)
 
 
 class AsyncJob(JobOut, AsyncWork):
@@ -45,6 +54,25 @@ class AsyncJob(JobOut, AsyncWork):
     def data(self) -> AsyncIterator[DataOut]:
         """All that its stages have published so far, by iteration and name."""
         return self._transport.pages(DataOut, self._path() + "/data")
+
+    def pairs(
+        self,
+        iteration: int,
+        *,
+        outcome: Outcome | None = None,
+        begins: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[PairListed]:
+        """The pairs that an iteration judged, by id; with what became of their judgments."""
+        path = f"{self._path()}/iterations/{iteration}/pairs"
+        params = {"outcome": outcome, "begins": begins}
+        return self._transport.pages(PairListed, path, after=after, limit=limit, params=params)
+
+    async def pair(self, iteration: int, pair_id: str) -> PairOut:
+        """One of them, with every judgment."""
+        path = f"{self._path()}/iterations/{iteration}" + url("pairs", pair_id)
+        return await self._transport.get(PairOut, path)
 
     async def manifest(self, iteration: int) -> ManifestOut:
         """Where the data of a finished iteration came from."""
@@ -106,13 +134,13 @@ class AsyncJobs:
         *,
         state: str | None = None,
         kind: JobKind | None = None,
+        dataset: str | None = None,
         after: str | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[AsyncJob]:
         """Jobs, newest first; those behind `after`, and at most `limit` of them."""
-        return self._transport.pages(
-            AsyncJob, "/v1/jobs", after=after, limit=limit, params={"state": state, "kind": kind}
-        )
+        params = {"state": state, "kind": kind, "dataset": dataset}
+        return self._transport.pages(AsyncJob, "/v1/jobs", after=after, limit=limit, params=params)
 
     async def iteration(self, iteration_id: str) -> IterationOut:
         """One iteration, by its own id."""

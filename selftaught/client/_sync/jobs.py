@@ -10,7 +10,16 @@ from typing import Any, Literal
 from selftaught.client._sync.transport import Transport
 from selftaught.client._sync.work import Work
 from selftaught.client.answers import given, url
-from selftaught.contracts import DataOut, IterationOut, JobKind, JobOut, ManifestOut
+from selftaught.contracts import (
+    DataOut,
+    IterationOut,
+    JobKind,
+    JobOut,
+    ManifestOut,
+    Outcome,
+    PairListed,
+    PairOut,
+)
 
 
 class Job(JobOut, Work):
@@ -46,6 +55,25 @@ class Job(JobOut, Work):
     def data(self) -> Iterator[DataOut]:
         """All that its stages have published so far, by iteration and name."""
         return self._transport.pages(DataOut, self._path() + "/data")
+
+    def pairs(
+        self,
+        iteration: int,
+        *,
+        outcome: Outcome | None = None,
+        begins: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[PairListed]:
+        """The pairs that an iteration judged, by id; with what became of their judgments."""
+        path = f"{self._path()}/iterations/{iteration}/pairs"
+        params = {"outcome": outcome, "begins": begins}
+        return self._transport.pages(PairListed, path, after=after, limit=limit, params=params)
+
+    def pair(self, iteration: int, pair_id: str) -> PairOut:
+        """One of them, with every judgment."""
+        path = f"{self._path()}/iterations/{iteration}" + url("pairs", pair_id)
+        return self._transport.get(PairOut, path)
 
     def manifest(self, iteration: int) -> ManifestOut:
         """Where the data of a finished iteration came from."""
@@ -107,13 +135,13 @@ class Jobs:
         *,
         state: str | None = None,
         kind: JobKind | None = None,
+        dataset: str | None = None,
         after: str | None = None,
         limit: int | None = None,
     ) -> Iterator[Job]:
         """Jobs, newest first; those behind `after`, and at most `limit` of them."""
-        return self._transport.pages(
-            Job, "/v1/jobs", after=after, limit=limit, params={"state": state, "kind": kind}
-        )
+        params = {"state": state, "kind": kind, "dataset": dataset}
+        return self._transport.pages(Job, "/v1/jobs", after=after, limit=limit, params=params)
 
     def iteration(self, iteration_id: str) -> IterationOut:
         """One iteration, by its own id."""

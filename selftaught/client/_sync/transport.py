@@ -30,7 +30,12 @@ PAGE = 100
 """Items of a page, the most that the gateway gives."""
 
 T = TypeVar("T", bound=BaseModel)
-_Page = Page[dict[str, Any]]
+
+
+class _Page(Page[dict[str, Any]]):
+    """With what some pages name as the next `after`, as it may be none of their items."""
+
+    next: str | None = None
 
 
 class Transport:
@@ -80,9 +85,9 @@ class Transport:
             page = parse(_Page, self.call("GET", path, params=query))
             for item in page.data:
                 yield self.read(model, item)
-            if not page.has_more or not page.data:
+            if not page.has_more or not (page.data or page.next):
                 return
-            after = page.data[-1][cursor]
+            after = page.next or page.data[-1][cursor]
             left = None if left is None else left - len(page.data)
 
     @contextmanager

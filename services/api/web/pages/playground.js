@@ -5,7 +5,7 @@ import { all, get } from "../api.js";
 import { useDeed, useLoad } from "../parts/hooks.js";
 import { Answer, Between, useAnswer } from "../parts/answers.js";
 import { Context } from "../parts/texts.js";
-import { Card, Empty, Field, Loaded, Page, Trouble } from "../parts/ui.js";
+import { Card, Empty, Field, Loaded, Page, Trouble, useMay } from "../parts/ui.js";
 import { to } from "../router.js";
 import { html, useEffect, useRef, useState } from "../vendor/preact.js";
 
@@ -20,7 +20,8 @@ const BLANK = { context: [], system: "", instruction: "", a: "", b: "" };
 const OPTIONS = { template: "", votes: 1, both: true, tie: true, explain: true };
 
 export default function Playground({ query }) {
-  const known = useLoad(load);
+  const mayRead = useMay("read");
+  const known = useLoad(mayRead ? load : async () => ({ versions: [["", "what latest means"]], templates: [] }));
   return html`<${Page} title="Playground" lead="Which of two responses is better? Ask one version, or two of them side by side.">
     <${Loaded} of=${known}>${(data) =>
       data.versions.length
@@ -108,7 +109,7 @@ function Board({ known, query }) {
         <span class="note"><kbd>Ctrl</kbd> <kbd>Enter</kbd> judges</span></div>
     </form>
     <${Between} answers=${answers.map(([state]) => state)} />
-    <div class="answers">${answers.map(([state], at) => state.asked && html`<${Answer} key=${at} state=${state} retry=${() => answers[at][1](state.asked, asked, options)} />`)}</div>`;
+    <div class="answers">${answers.map(([state], at) => state.asked !== null && html`<${Answer} key=${at} state=${state} retry=${() => answers[at][1](state.asked, asked, options)} />`)}</div>`;
 }
 
 const Versions = ({ label, known, value, onChange, none }) => html`<${Field} label=${label}>${(given) => html`<select ...${given} value=${value} onChange=${(event) => onChange(event.target.value)}>

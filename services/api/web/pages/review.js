@@ -11,7 +11,7 @@ import { FillQueue } from "../parts/fill.js";
 import { Answers, Summary } from "../parts/agreement.js";
 import { reviewer } from "../parts/reviewer.js";
 import { Context, Sides, Text, VERDICTS } from "../parts/texts.js";
-import { Card, Chip, Dialog, Empty, Field, Loaded, Meter, Page, Tabs, Trouble, useMay } from "../parts/ui.js";
+import { Card, Chip, Dialog, Empty, Field, Loaded, Loading, Meter, Page, Tabs, Trouble, useMay } from "../parts/ui.js";
 import { to } from "../router.js";
 import { html, useRef, useState } from "../vendor/preact.js";
 
@@ -49,9 +49,11 @@ function Desk({ model, number, version, name, another }) {
   const [told, setTold] = useState(null); // what the model said, once the answer is given
   const [comment, setComment] = useState("");
   const [help, setHelp] = useState(false);
+  const [over, setOver] = useState(null); // the pair that is done with, while the next one is fetched
   const box = useRef(null);
   const item = next.data?.item;
-  const left = next.data ? next.data.left - (told ? 1 : 0) : null;
+  const waiting = item && item.id === over;
+  const left = next.data ? next.data.left - (told || waiting ? 1 : 0) : null;
 
   const [answer, answered] = useDeed(async (verdict) => {
     const body = { reviewer: name, verdict, ...(comment.trim() ? { comment: comment.trim() } : {}) };
@@ -65,9 +67,10 @@ function Desk({ model, number, version, name, another }) {
   function onward() {
     setTold(null);
     setComment("");
+    setOver(item.id);
     next.reload();
   }
-  const open = item && !told && !answered.busy && !skipped.busy && !next.loading;
+  const open = item && !waiting && !told && !answered.busy && !skipped.busy;
   const say = (verdict) => () => open && answer(verdict);
   useKeys({
     a: say("A"), b: say("B"), t: say("tie"),
@@ -82,7 +85,7 @@ function Desk({ model, number, version, name, another }) {
       ${left !== null && html`<span class="desk-count"><${Meter} value=${done / (done + left || 1)} label="Answered" /> <span role="status">${done} answered, ${left} left</span></span>`}
       <button class="small" onClick=${() => setHelp(true)}>Keys <kbd>?</kbd></button>
     </div>
-    <${Loaded} of=${next}>${() => (item ? html`
+    <${Loaded} of=${next}>${() => (waiting ? html`<${Card}><${Loading} /><//>` : item ? html`
       <${Card}>
         <${Context} messages=${item.context} />
         <section class="panel" aria-label="Instruction"><h3>Instruction</h3><${Text} text=${item.instruction} /></section>

@@ -52,7 +52,7 @@ function question(version, asked, options) {
     ...told,
     response_a: asked.a,
     response_b: asked.b,
-    model: version,
+    ...(version ? { model: version } : {}),
     votes,
     both_orders: options.both,
     allow_tie: options.tie,
@@ -68,7 +68,7 @@ const SHOWN = { AB: "A shown first", BA: "B shown first" };
 export function Answer({ state, retry }) {
   const { asked, busy, start, texts, verdict, error } = state;
   const model = verdict?.model || start?.model;
-  const named = model && model !== asked ? `${asked} is ${model}` : asked;
+  const named = model && model !== asked ? (asked ? `${asked} is ${model}` : model) : asked || "latest";
   const orders = verdict?.orders.map((one) => one.order) || start?.orders || [];
   return html`<${Card} title=${named} note=${verdict ? `template ${verdict.template}` : busy ? (start ? "writes" : "is asked") : ""}>
     ${verdict && html`<${Verdict} of=${verdict} />`}
