@@ -51,10 +51,10 @@ def test_a_pair_tells_what_became_of_every_judgment(
 ) -> None:
     kept = next(one for one in told if "kept" in one["outcomes"])
     page.goto(f"/#/jobs/{done['id']}/pairs?iteration=2&pair={kept['id']}")  # a link from elsewhere
-    instruction = page.get_by_role("region", name="Instruction", exact=True)
+    instruction = page.get_by_role("group", name="Instruction", exact=True)
     expect(instruction).to_contain_text(kept["instruction"])
     for part in ("Modified instruction", "Better response", "Worse response"):
-        expect(page.get_by_role("region", name=part)).to_be_visible()
+        expect(page.get_by_role("group", name=part)).to_be_visible()
     fates: dict[str, int] = {}
     for order in kept["orders"]:
         for fate, n in order["fates"].items():

@@ -30,7 +30,7 @@ def test_two_versions_are_asked(
     for version in ("shown:2", "shown:0"):
         card = page.get_by_role("region", name=version, exact=True)
         for shown in ("A shown first", "B shown first"):
-            order = page.get_by_role("region", name=f"{version}, {shown}")
+            order = page.get_by_role("group", name=f"{version}, {shown}")
             expect(order.locator(".reasoning")).not_to_be_empty()
         expect(card.get_by_text("Confidence")).to_be_visible()
     expect(page.locator(".between")).to_contain_text("shown:2")

@@ -103,8 +103,8 @@ function One({ address }) {
       <${Card} title=${pair.id} note=${pair.judge && html`judged by ${pair.judge}`} actions=${html`<${Told} outcomes=${pair.outcomes} />${pair.judge && html`<a class="button small" href=${to("/playground", { job: pair.job, iteration: pair.iteration, pair: pair.id })}>To the playground</a>`}`}>
         <${Context} messages=${pair.context} />
         <div class="sides">
-          <section class="panel" aria-label="Instruction"><h3>Instruction</h3><${Text} text=${pair.instruction} /></section>
-          ${pair.modified_instruction !== null && html`<section class="panel" aria-label="Modified instruction"><h3>Modified instruction</h3><${Text} text=${pair.modified_instruction} /></section>`}
+          <div role="group" class="panel" aria-label="Instruction"><h3>Instruction</h3><${Text} text=${pair.instruction} /></div>
+          ${pair.modified_instruction !== null && html`<div role="group" class="panel" aria-label="Modified instruction"><h3>Modified instruction</h3><${Text} text=${pair.modified_instruction} /></div>`}
         </div>
         <${Sides} sides=${[
           { title: "Better response", note: good, text: pair.chosen, kind: "good" },

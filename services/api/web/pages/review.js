@@ -86,9 +86,9 @@ function Desk({ model, number, version, name, another }) {
       <button class="small" onClick=${() => setHelp(true)}>Keys <kbd>?</kbd></button>
     </div>
     <${Loaded} of=${next}>${() => (waiting ? html`<${Card}><${Loading} /><//>` : item ? html`
-      <${Card}>
+      <${Card} title="Which response is better?" note="What the version said is told after your answer.">
         <${Context} messages=${item.context} />
-        <section class="panel" aria-label="Instruction"><h3>Instruction</h3><${Text} text=${item.instruction} /></section>
+        <div role="group" class="panel" aria-label="Instruction"><h3>Instruction</h3><${Text} text=${item.instruction} /></div>
         <${Sides} sides=${["A", "B"].map((letter) => ({ title: `Response ${letter}`, text: letter === "A" ? item.response_a : item.response_b, kind: told?.verdict === letter ? "chosen" : "" }))} />
         ${told ? html`<${Told} told=${told} /><div class="actions"><button class="primary" onClick=${onward}>Next pair <kbd>n</kbd></button></div>` : html`
           <div class="actions verdicts">
@@ -102,7 +102,7 @@ function Desk({ model, number, version, name, another }) {
           <//>`}
         <${Trouble} error=${answered.error || skipped.error} retry=${(answered.error || skipped.error)?.status === 409 ? onward : undefined} />
       <//>` : html`<${Nothing} done=${done} />`)}<//>
-    <${FillQueue} model=${model} number=${number} onFilled=${next.reload} first=${!item} />
+    <${FillQueue} model=${model} number=${number} onFilled=${() => item || next.reload()} first=${!item} />
     <${Keys} open=${help} onClose=${() => setHelp(false)} />`;
 }
 

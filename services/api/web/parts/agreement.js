@@ -79,7 +79,7 @@ export function Answers({ model, number: version }) {
   const list = useList((after) => get(`/v1/models/${model}/versions/${version}/reviews`, { limit: 20, after }), [model, version]);
   return html`<${Loaded} of=${list}>${(rows) => (rows.length ? html`
     ${rows.map((one) => html`<${Card} key=${one.id} title=${one.id}>
-      <section class="panel" aria-label="Instruction"><h3>Instruction</h3><${Text} text=${one.instruction} /></section>
+      <div role="group" class="panel" aria-label="Instruction"><h3>Instruction</h3><${Text} text=${one.instruction} /></div>
       <${Sides} sides=${[{ title: "Response A", text: one.response_a }, { title: "Response B", text: one.response_b }]} />
       <ul class="said">${one.answers.map((answer) => html`<li key=${answer.reviewer}>
         <strong>${answer.reviewer}</strong>: ${VERDICTS[answer.verdict]} · ${answer.model}: ${VERDICTS[answer.model_verdict]}

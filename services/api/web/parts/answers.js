@@ -77,11 +77,11 @@ export function Answer({ state, retry }) {
     ${orders.map((order) => {
       const found = verdict?.orders.find((one) => one.order === order);
       const text = found?.reasoning || texts[order];
-      return html`<section key=${order} class="order" aria-label=${`${asked}, ${SHOWN[order]}`}>
+      return html`<div role="group" key=${order} class="order" aria-label=${`${asked}, ${SHOWN[order]}`}>
         <h3>${SHOWN[order]} ${found ? html`<${Chip} kind=${found.verdict === "unparsable" ? "warn" : "dim"}>${VERDICTS[found.verdict]}<//>` : html`<span class="note">writing…</span>`}</h3>
         ${text && html`<div class="reasoning"><${Text} text=${text} /></div>`}
         ${found && found.share < 1 && html`<p class="note">${percent(found.share, 0)} of its votes</p>`}
-      </section>`;
+      </div>`;
     })}
   <//>`;
 }

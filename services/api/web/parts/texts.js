@@ -22,8 +22,8 @@ export function Context({ messages }) {
 
 // Two responses beside each other: [{title, note, text, kind}].
 export const Sides = ({ sides }) =>
-  html`<div class="sides">${sides.map((one) => html`<section key=${one.title} class=${`panel ${one.kind || ""}`} aria-label=${one.title}>
+  html`<div class="sides">${sides.map((one) => html`<div role="group" key=${one.title} class=${`panel ${one.kind || ""}`} aria-label=${one.title}>
     <h3>${one.title}${one.note && html` <span class="note">${one.note}</span>`}</h3><${Text} text=${one.text} label=${one.title} />
-  </section>`)}</div>`;
+  </div>`)}</div>`;
 
 export const VERDICTS = { A: "A is better", B: "B is better", tie: "tie", unparsable: "cannot be read" };
