@@ -85,6 +85,7 @@ from selftaught.contracts.jobs import (
     JobIn,
     JobKind,
     JobOut,
+    JobProgress,
     ManifestOut,
     StageOut,
 )
@@ -252,6 +253,7 @@ __all__ = [
     "JobIn",
     "JobKind",
     "JobOut",
+    "JobProgress",
     "JudgeDelta",
     "JudgeIn",
     "JudgeOut",

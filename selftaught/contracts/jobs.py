@@ -62,6 +62,28 @@ class JobIn(Contract):
     )
 
 
+class JobProgress(BaseModel):
+    """How far a job is, and how long it will still take if it goes on as it does."""
+
+    share: float = Field(
+        description="Of its work that is done, 0..1: every iteration counts the same, and every "
+        "stage in it."
+    )
+    iteration: int = Field(description="The newest one; 0 scores the seed.")
+    iterations: int = Field(description="The last one that there will be.")
+    stage: str | None = Field(None, description="The stage under way; null once it has ended.")
+    chunks: int | None = Field(None, description="Of that stage.")
+    chunks_done: int | None = Field(None, description="Of them, those that have succeeded.")
+    eta_seconds: float | None = Field(
+        None,
+        description="Until its end; null if that cannot be known, as before each kind of "
+        "stage that asks a model has run once.",
+    )
+    eta_basis: str | None = Field(
+        None, description="What the estimate rests on, or why there is none."
+    )
+
+
 class JobOut(BaseModel):
     """A job: how far it is, and everything that it was asked to do."""
 
@@ -73,8 +95,18 @@ class JobOut(BaseModel):
         dataset="ds_019ac5a0b2c07e1f4a6b8c9d",
         labelled_dataset=None,
         recipe={"name": "quickstart", "base_model": "smallworld", "iterations": 3, "seed": 0},
-        current_iteration=1,
+        current_iteration=2,
         iterations_done=1,
+        progress={
+            "share": 0.5417,
+            "iteration": 2,
+            "iterations": 3,
+            "stage": "judge",
+            "chunks": 36,
+            "chunks_done": 6,
+            "eta_seconds": 168.2,
+            "eta_basis": "every stage takes as long as it last did",
+        },
         error=None,
         created_at="2026-11-27T09:01:00Z",
         started_at="2026-11-27T09:01:01Z",
@@ -97,7 +129,8 @@ class JobOut(BaseModel):
     labelled_dataset: str | None = Field(description="Id of the set its versions are scored on.")
     recipe: dict[str, Any] = Field(description="All settings; those of other kinds are their own.")
     current_iteration: int | None = Field(description="The newest one; 0 scores the seed.")
-    iterations_done: int = Field(description="Iterations that have succeeded, 0 among them.")
+    iterations_done: int = Field(description="Iterations that have succeeded, without 0.")
+    progress: JobProgress = Field(description="How far it is, and when it may end.")
     error: Problem | None = Field(description="Why it failed.")
     created_at: dt.datetime = Field(description="When it was posted.")
     started_at: dt.datetime | None = Field(description="When its first work began.")

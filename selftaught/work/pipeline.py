@@ -25,11 +25,11 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from selftaught import logs, telemetry
-from selftaught.contracts import TERMINAL, Recipe, State
+from selftaught.contracts import TERMINAL, State
 from selftaught.database.tables import Chunk, EngineDemand, Iteration, Job, Outbox, Stage
 from selftaught.ids import new_id
 from selftaught.work.events import emit
-from selftaught.work.planning import QUEUES, Inputs, nothing_left, plan, stages
+from selftaught.work.planning import QUEUES, Inputs, last_iteration, nothing_left, plan, stages
 
 ANNOUNCED = 32  # chunks of a stage that are announced before any is done
 
@@ -260,7 +260,7 @@ def _finish_iteration(session: Session, job: Job, iteration: Iteration) -> None:
     iteration.state = State.SUCCEEDED
     iteration.finished_at = NOW
     emit(session, job.id, "iteration.succeeded", {"iteration": iteration.number})
-    if job.kind == "loop" and iteration.number < Recipe.model_validate(job.recipe).iterations:
+    if iteration.number < last_iteration(job):
         _start_iteration(session, job, iteration.number + 1)
         return
     job.state = State.SUCCEEDED

@@ -69,14 +69,19 @@ def stages(job: Job, number: int) -> tuple[str, ...]:
     """The kinds of an iteration's stages, in order."""
     if job.kind != "loop":
         return OTHER_STAGES[job.kind]
-    recipe = Recipe.model_validate(job.recipe)
     if number == 0:
         behind = SEED_STAGES.index("select") + 1
-        labels = () if recipe.select.quotas is None else LABEL_STAGES
+        quotas = job.recipe.get("select", {}).get("quotas")
+        labels = () if quotas is None else LABEL_STAGES
         return (*SEED_STAGES[:behind], *labels, *SEED_STAGES[behind:])
-    if number > 1 and not recipe.pair.fresh:
+    if number > 1 and not job.recipe.get("pair", {}).get("fresh", True):
         return tuple(kind for kind in LOOP_STAGES if kind != "pair")
     return LOOP_STAGES
+
+
+def last_iteration(job: Job) -> int:
+    """The number of the iteration that a job ends with."""
+    return int(job.recipe["iterations"]) if job.kind == "loop" else 0
 
 
 def plan(session: Session, job: Job, iteration: Iteration, kind: str) -> Inputs:

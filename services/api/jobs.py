@@ -77,6 +77,9 @@ def list_jobs(
     dataset: Annotated[
         str | None, Query(max_length=128, description="Only jobs that use this dataset.")
     ] = None,
+    model: Annotated[
+        str | None, Query(max_length=200, description="Only jobs of this model.")
+    ] = None,
 ) -> Page[JobOut]:
     """Jobs, newest first."""
     # Ids of one kind sort by time, those of different kinds do not.
@@ -91,6 +94,8 @@ def list_jobs(
         query = query.where(Job.kind == kind)
     if dataset is not None:
         query = query.where(or_(Job.dataset_id == dataset, Job.labelled_dataset_id == dataset))
+    if model is not None:
+        query = query.where(Job.model == model)
     with transaction() as session:
         rows = session.scalars(query).all()
         return Page(data=views.jobs(session, rows[:limit]), has_more=len(rows) > limit)

@@ -29,6 +29,7 @@ from selftaught.contracts import (
     IterationOut,
     JobKind,
     JobOut,
+    JobProgress,
     ModelOut,
     Problem,
     PromotionOut,
@@ -51,6 +52,7 @@ from selftaught.database.tables import (
     Stage,
 )
 from selftaught.gate import HELDOUT, LABELLED
+from selftaught.work import progress
 from selftaught.work.pipeline import add_counts, chunk_counts
 
 _BATCH_STATES: dict[State, BatchState] = {
@@ -89,18 +91,25 @@ def dataset(row: Dataset, artifact: Artifact) -> DatasetOut:
 
 
 def jobs(session: Session, rows: Sequence[Job]) -> list[JobOut]:
-    """Jobs with their progress, which is one query for all of them."""
+    """Jobs with their progress: two queries for all of them."""
     done = func.count().filter(Iteration.state == State.SUCCEEDED, Iteration.number > 0)
     query = (
         select(Iteration.job_id, func.max(Iteration.number), done)
         .where(Iteration.job_id.in_([row.id for row in rows]))
         .group_by(Iteration.job_id)
     )
-    progress = {job_id: (newest, n) for job_id, newest, n in session.execute(query)}
-    return [_job(row, *progress.get(row.id, (None, 0))) for row in rows]
+    numbers: dict[str, tuple[int | None, int]] = {
+        job_id: (newest, n) for job_id, newest, n in session.execute(query)
+    }
+    found = progress.runs(session, [row.id for row in rows])
+    return [
+        _job(row, numbers.get(row.id, (None, 0)), progress.progress(row, found[row.id]))
+        for row in rows
+    ]
 
 
-def _job(row: Job, newest: int | None, done: int) -> JobOut:
+def _job(row: Job, numbers: tuple[int | None, int], far: JobProgress) -> JobOut:
+    newest, done = numbers
     return JobOut(
         id=row.id,
         kind=cast(JobKind, row.kind),
@@ -111,6 +120,7 @@ def _job(row: Job, newest: int | None, done: int) -> JobOut:
         recipe=row.recipe,
         current_iteration=newest,
         iterations_done=done,
+        progress=far,
         error=Problem.model_validate(row.error) if row.error else None,
         created_at=row.created_at,
         started_at=row.started_at,

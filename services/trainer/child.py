@@ -2,8 +2,9 @@
 
 CUDA memory is free for certain when it ends, and cancelling it is a SIGTERM to one's own child. It
 speaks JSON lines on stdout: {"type": "resumed", step, steps} if it goes on with a run that was
-stopped, {"type": "step", step, steps, loss, learning_rate}, {"type": "checkpoint", step, summary},
-and last {"type": "done", "result"} with exit status 0, or {"type": "error", code, message} with 1.
+stopped, {"type": "step", step, steps, loss, learning_rate, step_seconds} (the mean of its steps so
+far), {"type": "checkpoint", step, summary}, and last {"type": "done", "result"} with exit status 0,
+or {"type": "error", code, message} with 1.
 Nothing else is written there. On several devices it starts a process for each, which trains (see
 ranks.py), and itself scores the checkpoints when they have ended. It stops on SIGTERM, and when its
 standard input ends, which says that the parent is gone. The output folder appears complete, by a
@@ -22,6 +23,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -139,9 +141,20 @@ def _train(spec: Spec, ranks: Ranks) -> dict[str, Any]:
     total = loop.total_steps(items, settings, spec.seed)
     due = checkpoints.steps(total, settings.checkpoints)
 
+    first: list[tuple[int, float]] = []  # a step of this process, and when it was done
+
     def on_step(step: int, loss: float, rate: float) -> None:
+        if not first:
+            first.append((step, time.monotonic()))
         if ranks.first:
-            say(type="step", step=step, steps=total, loss=loss, learning_rate=rate)
+            say(
+                type="step",
+                step=step,
+                steps=total,
+                loss=loss,
+                learning_rate=rate,
+                step_seconds=_pace(first[0], step),
+            )
         if step in due:
             weights = ranks.trained_weights(model)
             if ranks.first:
@@ -163,7 +176,14 @@ def _train(spec: Spec, ranks: Ranks) -> dict[str, Any]:
         "examples_too_long": too_long,
         **asdict(trained),
         "final_loss": trained.losses[-1],
+        "curve": loop.curve(trained.losses, total, settings),
     }
+
+
+def _pace(first: tuple[int, float], step: int) -> float | None:
+    """Mean seconds of the steps behind the `first` (its number, when it was done); None of none."""
+    number, done = first
+    return (time.monotonic() - done) / (step - number) if step > number else None
 
 
 def _load(spec: Spec, ranks: Ranks) -> tuple[Any, Any, list[Any], int]:

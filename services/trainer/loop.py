@@ -21,6 +21,9 @@ from services.trainer.objectives import step_loss
 from services.trainer.ranks import ALONE, Ranks, plain
 from services.trainer.state import State
 
+CURVE_POINTS = 200
+"""Of a run's loss curve, at most: a job's page has those of all its iterations."""
+
 
 class NanLoss(RuntimeError):
     """The loss is no number any more: learning rate too high, or broken weights."""
@@ -60,6 +63,22 @@ def learning_rate(step: int, total: int, settings: TrainSettings) -> float:
     if settings.schedule == "cosine":
         done = (1 - math.cos(math.pi * done)) / 2
     return settings.learning_rate * (1 - (1 - settings.final_lr_share) * done)
+
+
+def curve(losses: list[float], total: int, settings: TrainSettings) -> list[dict[str, float]]:
+    """At most CURVE_POINTS points {step, loss, learning_rate} of a run's losses: each is the mean
+    over equally many steps (the last one over the rest), at the last of them."""
+    width = -(-len(losses) // CURVE_POINTS) or 1
+    parts = [losses[at : at + width] for at in range(0, len(losses), width)]
+    steps = [min((at + 1) * width, len(losses)) for at in range(len(parts))]
+    return [
+        {
+            "step": step,
+            "loss": sum(part) / len(part),
+            "learning_rate": learning_rate(step - 1, total, settings),
+        }
+        for step, part in zip(steps, parts, strict=True)
+    ]
 
 
 def in_own_dtype(model: Any, settings: TrainSettings) -> Any:

@@ -207,9 +207,10 @@ def train(lease: Lease) -> Result:
         _sweep(versions)  # if the job was cancelled, nobody will go on with the run
         raise
     shutil.rmtree(work)
+    del made["losses"]  # of every step; the curve has them in bounded form
     return Result(
         counts={"train_tokens": made["train_tokens"], "steps": made["steps"]},
-        metrics=made,
+        metrics={**made, "device_seconds": round(held.seconds, 3)},
         gpu_seconds=held.seconds,
         extra={
             "path": version_id,

@@ -281,3 +281,24 @@ def test_a_named_recipe_and_the_one_of_the_recipe_list(client: TestClient) -> No
         assert recipe["judge"]["samples"] >= 1 and "validate" in recipe
     assert_problem(client.get("/v1/recipes/nope"), 404, "recipe_not_found")
     assert RECIPE["name"] not in [recipe["name"] for recipe in listed]
+
+
+def test_jobs_of_one_model(client: TestClient) -> None:
+    dataset = upload(client)
+    made = [post_job(client, dataset, model=model).json() for model in ("a", "b", "a")]
+    assert made[0]["progress"] | {"eta_basis": ""} == {
+        "share": 0.0,
+        "iteration": 0,
+        "iterations": 1,
+        "stage": "register",
+        "chunks": 1,
+        "chunks_done": 0,
+        "eta_seconds": None,
+        "eta_basis": "",
+    }
+    page = client.get("/v1/jobs", params={"model": "a", "limit": 1}).json()
+    assert ([job["id"] for job in page["data"]], page["has_more"]) == ([made[2]["id"]], True)
+    after = {"model": "a", "after": made[2]["id"]}
+    page = client.get("/v1/jobs", params=after).json()
+    assert ([job["id"] for job in page["data"]], page["has_more"]) == ([made[0]["id"]], False)
+    assert client.get("/v1/jobs", params={"model": "none"}).json()["data"] == []

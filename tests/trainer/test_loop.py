@@ -128,6 +128,20 @@ def test_schedule_with_warm_up_only_and_a_single_step() -> None:
     assert learning_rate(4, 5, TrainSettings(learning_rate=1.0, warmup_steps=10)) == 0.5
 
 
+def test_a_curve_is_bounded_and_loses_no_step() -> None:
+    settings = TrainSettings(steps=1000, warmup_steps=0, learning_rate=1.0, final_lr_share=0.0)
+    for count in (1, 8, loop.CURVE_POINTS, loop.CURVE_POINTS + 1, 1000):
+        losses = [float(step) for step in range(1, count + 1)]
+        points = loop.curve(losses, 1000, settings)
+        assert len(points) <= loop.CURVE_POINTS
+        steps = [0, *(int(point["step"]) for point in points)]
+        assert steps[-1] == count
+        for (before, step), point in zip(pairwise(steps), points, strict=True):
+            assert point["loss"] == sum(losses[before:step]) / (step - before)
+            assert point["learning_rate"] == learning_rate(step - 1, 1000, settings)
+    assert [point["step"] for point in loop.curve([1.0] * 8, 8, settings)] == list(range(1, 9))
+
+
 def test_epochs_in_place_of_steps(base: Path) -> None:
     _, trained = run(base, changed(steps=None, epochs=1.5))
     assert trained.epochs == pytest.approx(1.5, abs=0.25)

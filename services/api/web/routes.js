@@ -9,6 +9,8 @@ export const ROUTES = [
   ["/playground", () => import("./pages/playground.js")],
   ["/reviews", () => import("./pages/reviews.js")],
   ["/reviews/:model/:number", () => import("./pages/review.js")],
+  ["/jobs/new", () => import("./pages/new_job.js")],
+  ["/jobs/:id", () => import("./pages/job.js")],
 ];
 
 // What the navigation lists: address, name, the scope that it needs.

@@ -3,34 +3,71 @@
 import { get } from "../api.js";
 import { duration, words } from "../parts/format.js";
 import { useLoad } from "../parts/hooks.js";
-import { Card, Chip, Empty, Loaded, Page, Table, When } from "../parts/ui.js";
-import { to } from "../router.js";
-import { html } from "../vendor/preact.js";
+import { Bar, left, took } from "../parts/progress.js";
+import { Card, Chip, Empty, Field, Loaded, Page, Table, useMay, When } from "../parts/ui.js";
+import { go, to } from "../router.js";
+import { html, useEffect, useState } from "../vendor/preact.js";
 
 const LIVE_SECONDS = 3;
+const A_PAGE = 25;
+const STATES = ["running", "pausing", "paused", "cancelling", "succeeded", "failed", "cancelled"];
+const KINDS = ["loop", "evaluation", "batch", "review", "registration"];
 
-export default function Jobs() {
-  const jobs = useLoad((signal) => get("/v1/jobs", { limit: 50 }, signal), [], LIVE_SECONDS);
-  return html`<${Page} title="Jobs" lead="What turns instructions into versions of a judge.">
-    <${Card}><${Loaded} of=${jobs}>${({ data }) => (data.length ? html`<${List} jobs=${data} />` : html`<${Empty} title="No jobs yet"><p>Upload a dataset, then post a job.</p><//>`)}<//><//>
+export default function Jobs({ query }) {
+  const { state, kind, model, after } = query;
+  const asked = { state, kind, model, after, limit: A_PAGE };
+  const jobs = useLoad((signal) => get("/v1/jobs", asked, signal), [state, kind, model, after], LIVE_SECONDS);
+  const filtered = Boolean(state || kind || model);
+  const start = useMay("write") && html`<a class="button primary" href=${to("/jobs/new")}>New job</a>`;
+  return html`<${Page} title="Jobs" lead="A job turns instructions into versions of a judge, or puts one to work." actions=${start}>
+    <${Card}>
+      <${Filter} chosen=${{ state, kind, model }} />
+      <${Loaded} of=${jobs}>${({ data, has_more: more }) => html`
+        ${data.length ? html`<${List} jobs=${data} />` : html`<${Nothing} filtered=${filtered || after} />`}
+        ${(more || after) && html`<nav class="pager" aria-label="Pages of jobs">
+          ${after && html`<a class="button" href=${to("/", { state, kind, model })}>Newest jobs</a>`}
+          ${more && html`<a class="button" href=${to("/", { state, kind, model, after: data.at(-1).id })}>Older jobs</a>`}
+        </nav>`}
+      `}<//>
+    <//>
   <//>`;
+}
+
+function Filter({ chosen }) {
+  const [model, setModel] = useState(chosen.model || "");
+  useEffect(() => setModel(chosen.model || ""), [chosen.model]);
+  const set = (change) => go("/", { ...chosen, ...change });
+  const choice = (name, label, every, options) => html`<${Field} label=${label}>
+    ${(given) => html`<select ...${given} value=${chosen[name] || ""} onChange=${(event) => set({ [name]: event.target.value })}>
+      <option value="">${every}</option>${options.map((one) => html`<option key=${one} value=${one}>${words(one)}</option>`)}
+    </select>`}
+  <//>`;
+  function submit(event) {
+    event.preventDefault();
+    set({ model: model.trim() });
+  }
+  return html`<form class="row filter" role="search" aria-label="Jobs" onSubmit=${submit}>
+    ${choice("state", "State", "any", STATES)}
+    ${choice("kind", "Kind", "any", KINDS)}
+    <${Field} label="Model">${(given) => html`<input ...${given} type="search" placeholder="its whole name" value=${model} onInput=${(event) => setModel(event.target.value)} onChange=${submit} />`}<//>
+  </form>`;
 }
 
 function List({ jobs }) {
   const columns = [
-    { name: "Job", cell: (job) => html`<a href=${to(`/jobs/${job.id}`)}>${job.id}</a>` },
-    { name: "Model", cell: (job) => job.model },
+    { name: "Job", cell: (job) => html`<a class="mono" href=${to(`/jobs/${job.id}`)}>${job.id}</a>` },
+    { name: "Model", cell: (job) => html`<span class="long">${job.model}</span>` },
     { name: "Kind", cell: (job) => words(job.kind) },
     { name: "State", cell: (job) => html`<${Chip} state=${job.state} />` },
-    { name: "Iterations", number: true, cell: (job) => (job.kind === "loop" ? `${job.iterations_done} of ${job.recipe.iterations}` : "–") },
+    { name: "Progress", cell: (job) => html`<${Bar} job=${job} />` },
+    { name: "Left", cell: (job) => html`<span title=${job.progress.eta_basis}>${left(job) || (job.finished_at ? "–" : "not known yet")}</span>` },
     { name: "Started", cell: (job) => html`<${When} at=${job.started_at} />` },
-    { name: "Took", number: true, cell: (job) => took(job) },
+    { name: "Took", number: true, cell: (job) => duration(took(job)) },
   ];
   return html`<${Table} caption="Jobs, newest first" columns=${columns} rows=${jobs} />`;
 }
 
-function took(job) {
-  if (!job.started_at) return "–";
-  const end = job.finished_at ? new Date(job.finished_at) : new Date();
-  return duration((end - new Date(job.started_at)) / 1000);
+function Nothing({ filtered }) {
+  if (filtered) return html`<${Empty} title="No such jobs"><p>None is like that. <a href=${to("/")}>All jobs</a></p><//>`;
+  return html`<${Empty} title="No jobs yet"><p>Upload instructions under <a href=${to("/datasets")}>Datasets</a>, then start a job with them.</p><//>`;
 }

@@ -3,7 +3,7 @@
 import { html, useId } from "../vendor/preact.js";
 import { Table } from "./ui.js";
 
-const WIDTH = 640;
+const WIDTH = 540;
 const HEIGHT = 260;
 const BANDS = 2; // more of them hide each other: then the whiskers alone tell
 const MARGIN = { top: 12, right: 16, bottom: 34, left: 52 };
@@ -31,7 +31,9 @@ export function LineChart({ title, x, y, series, told = String, toldX = String, 
   const room = (high - low || Math.abs(high) || 1) * 0.08;
   if (!range) [low, high] = [low - room, high + room];
   const [first, last] = [Math.min(...xs), Math.max(...xs)];
-  const left = (value) => MARGIN.left + ((value - first) / (last - first || 1)) * (WIDTH - MARGIN.left - MARGIN.right);
+  const beside = points.some((p) => Number.isFinite(p.low)) ? 4 : 0; // pixels between whiskers at one x
+  const inset = ((drawn.length - 1) / 2) * beside;
+  const left = (value) => MARGIN.left + inset + ((value - first) / (last - first || 1)) * (WIDTH - MARGIN.left - MARGIN.right - 2 * inset);
   const top = (value) => HEIGHT - MARGIN.bottom - ((value - low) / (high - low || 1)) * (HEIGHT - MARGIN.top - MARGIN.bottom);
   const wholeX = xs.every(Number.isInteger);
   const marks = ticks(first, last, Math.min(8, Math.max(1, last - first))).filter((one) => !wholeX || Number.isInteger(one));
@@ -48,7 +50,9 @@ export function LineChart({ title, x, y, series, told = String, toldX = String, 
       ${reference && html`<g class="reference"><line x1=${MARGIN.left} x2=${WIDTH - MARGIN.right} y1=${top(reference.y)} y2=${top(reference.y)} /></g>`}
       ${drawn.map((one) => {
         const ranged = one.points.filter((p) => Number.isFinite(p.low) && Number.isFinite(p.high));
-        return html`<g class=${`series s${one.at % 6}`}>
+        // Whiskers at one place would hide each other, too.
+        const aside = one.at * beside - inset;
+        return html`<g class=${`series s${one.at % 6}`} transform=${`translate(${aside} 0)`}>
           ${ranged.length > 1 && drawn.length <= BANDS && html`<path class="band" d=${band(ranged)} />`}
           ${ranged.map((p) => html`<line class="whisker" x1=${left(p.x)} x2=${left(p.x)} y1=${top(p.low)} y2=${top(p.high)} />`)}
           <path class="line" d=${path(one.points)} />

@@ -30,6 +30,7 @@ export function duration(seconds) {
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   const s = Math.round(seconds);
   if (s < 120) return `${s} s`;
+  if (s < 1200 && s % 60) return `${Math.floor(s / 60)} min ${s % 60} s`;
   if (s < 7200) return `${Math.round(s / 60)} min`;
   if (s < 48 * 3600) return `${Math.floor(s / 3600)} h ${Math.round((s % 3600) / 60)} min`;
   return `${Math.round(s / 86400)} days`;
@@ -40,7 +41,7 @@ export const time = (text) => (text ? moment.format(new Date(text)) : NONE);
 export function ago(text) {
   if (!text) return NONE;
   const seconds = (Date.now() - new Date(text)) / 1000;
-  return seconds < 5 ? "just now" : `${duration(seconds)} ago`;
+  return seconds < 5 ? "just now" : `${duration(seconds < 60 ? seconds : Math.round(seconds / 60) * 60)} ago`;
 }
 
 // "training_examples" -> "training examples"
