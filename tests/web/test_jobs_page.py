@@ -27,8 +27,10 @@ def open_job(page: Page, job: dict[str, Any], tab: str = "") -> None:
 
 
 def card(page: Page, title: str | re.Pattern[str]) -> Any:
-    return page.get_by_role("region", name=title).or_(page.locator("section.card")).filter(
-        has=page.get_by_role("heading", name=title, level=2)
+    return (
+        page.get_by_role("region", name=title)
+        .or_(page.locator("section.card"))
+        .filter(has=page.get_by_role("heading", name=title, level=2))
     )
 
 
@@ -53,8 +55,8 @@ def test_quality_has_a_line_for_each_set_and_section(
 ) -> None:
     dataset = api.upload(files["labelled"], kind="labelled")["id"]
     for version in ("shown:0", "shown:2"):
-        one = api.evaluate(dataset, version, scoring=["strict"])
-        assert api.wait_evaluation(one["id"], 300)["state"] == "succeeded"
+        one = api.create_evaluation(dataset=dataset, model=version, scoring=["strict"])
+        assert api.wait(one["id"], 300)["state"] == "succeeded"
     open_job(page, done, "quality")
     for title in ("Strict accuracy", "Position bias"):
         legend = page.locator("figure", has_text=title).first.locator(".legend")
@@ -67,7 +69,9 @@ def test_quality_has_a_line_for_each_set_and_section(
     expect(benchmark.locator(".whisker")).to_have_count(2)
     page.locator("figure", has_text="Position bias").get_by_text("The figures").click()
     expect(page.get_by_role("region", name="Position bias").get_by_role("row")).to_have_count(4)
-    expect(page.get_by_text("On held-out pairs").or_(page.get_by_text("became")).first).to_be_visible()
+    expect(
+        page.get_by_text("On held-out pairs").or_(page.get_by_text("became")).first
+    ).to_be_visible()
     clean(page)
     shot(page, "job-quality", dark=True)
 
@@ -184,7 +188,9 @@ def test_a_new_job_is_checked_started_and_followed(
     clean(page)
     shot(page, "job-live", phone=True)
     page.goto("/")
-    expect(page.get_by_role("row").filter(has_text="followed").get_by_text("running")).to_be_visible()
+    expect(
+        page.get_by_role("row").filter(has_text="followed").get_by_text("running")
+    ).to_be_visible()
     shot(page, "jobs")
     row = page.get_by_role("row").filter(has_text="followed")
     expect(row.get_by_text("succeeded")).to_be_visible(timeout=3 * PATIENCE)
@@ -247,15 +253,15 @@ def test_an_evaluation_and_a_batch_show_what_came_of_them(
     page: Page, api: Client, done: dict[str, Any], files: dict[str, Path], clean: Clean
 ) -> None:
     dataset = api.upload(files["labelled"], kind="labelled")["id"]
-    one = api.evaluate(dataset, "shown:1")
-    assert api.wait_evaluation(one["id"], 300)["state"] == "succeeded"
+    one = api.create_evaluation(dataset=dataset, model="shown:1")
+    assert api.wait(one["id"], 300)["state"] == "succeeded"
     page.goto(f"/#/jobs/{one['id']}")
     expect(page.get_by_role("region", name="Strict: right in both orders")).to_contain_text(
         "overall"
     )
     clean(page)
     pair = {"instruction": "Say a b.", "response_a": "a b", "response_b": "b a"}
-    batch = api.create_batch([pair] * 3, model="shown")
+    batch = api.judge_batch([pair] * 3, model="shown")
     api.wait_batch(batch["id"], 300)
     page.goto(f"/#/jobs/{batch['id']}")
     expect(page.get_by_role("table", name="Verdicts")).to_be_visible()

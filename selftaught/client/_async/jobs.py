@@ -135,11 +135,12 @@ class AsyncJobs:
         state: str | None = None,
         kind: JobKind | None = None,
         dataset: str | None = None,
+        model: str | None = None,
         after: str | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[AsyncJob]:
         """Jobs, newest first; those behind `after`, and at most `limit` of them."""
-        params = {"state": state, "kind": kind, "dataset": dataset}
+        params = {"state": state, "kind": kind, "dataset": dataset, "model": model}
         return self._transport.pages(AsyncJob, "/v1/jobs", after=after, limit=limit, params=params)
 
     async def iteration(self, iteration_id: str) -> IterationOut:
