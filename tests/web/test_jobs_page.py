@@ -26,14 +26,6 @@ def open_job(page: Page, job: dict[str, Any], tab: str = "") -> None:
     expect(page.get_by_role("heading", name=job["model"], level=1)).to_be_visible()
 
 
-def card(page: Page, title: str | re.Pattern[str]) -> Any:
-    return (
-        page.get_by_role("region", name=title)
-        .or_(page.locator("section.card"))
-        .filter(has=page.get_by_role("heading", name=title, level=2))
-    )
-
-
 def test_the_overview_says_what_was_learned(
     page: Page, done: dict[str, Any], clean: Clean, shot: Shot
 ) -> None:
@@ -148,7 +140,7 @@ def test_events_are_sentences(page: Page, done: dict[str, Any], clean: Clean, sh
 
 def test_the_recipe_says_what_differs(page: Page, done: dict[str, Any], clean: Clean) -> None:
     open_job(page, done, "recipe")
-    differs = page.get_by_role("region", name="What differs").get_by_role("row")
+    differs = page.get_by_role("region", name="Settings that differ").get_by_role("row")
     expect(differs.filter(has_text="pair.instructions")).to_contain_text("32")
     page.get_by_role("button", name="Copy").click()
     copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
@@ -256,7 +248,7 @@ def test_an_evaluation_and_a_batch_show_what_came_of_them(
     one = api.create_evaluation(dataset=dataset, model="shown:1")
     assert api.wait(one["id"], 300)["state"] == "succeeded"
     page.goto(f"/#/jobs/{one['id']}")
-    expect(page.get_by_role("region", name="Strict: right in both orders")).to_contain_text(
+    expect(page.get_by_role("region", name="Figures, strict")).to_contain_text(
         "overall"
     )
     clean(page)

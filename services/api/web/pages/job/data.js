@@ -93,7 +93,7 @@ function Compared({ iterations }) {
     { name: "Tokens of a judgment", number: true, cell: (one) => one.metrics.curate?.mean_completion_tokens?.all?.toFixed(1) ?? "–" },
     { name: "of a kept one", number: true, cell: (one) => one.metrics.curate?.mean_completion_tokens?.kept?.toFixed(1) ?? "–" },
   ];
-  return html`<${Card} title="Iterations side by side" note="newest first"><${Table} caption="Iterations side by side" columns=${columns} rows=${iterations.toReversed()} /><//>`;
+  return html`<${Card} title="Iterations side by side" note="newest first"><${Table} caption="Counts of every iteration" columns=${columns} rows=${iterations.toReversed()} /><//>`;
 }
 
 const KINDS = {
@@ -117,6 +117,6 @@ function Files({ job, iterations }) {
   ];
   return html`<${Card} title="Files" note="what every stage published; they load in Hugging Face datasets">
     <${Trouble} error=${error} />
-    <${Loaded} of=${found}>${({ data }) => (data.length ? html`<${Table} caption="Files" columns=${columns} rows=${data.toReversed()} id=${(file) => `${file.iteration} ${file.name}`} />` : html`<${Empty} title="No files yet" />`)}<//>
+    <${Loaded} of=${found}>${({ data }) => (data.length ? html`<${Table} caption="Every file, newest first" columns=${columns} rows=${data.toReversed()} id=${(file) => `${file.iteration} ${file.name}`} />` : html`<${Empty} title="No files yet" />`)}<//>
   <//>`;
 }

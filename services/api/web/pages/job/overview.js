@@ -83,7 +83,7 @@ function Stages({ job, iterations, query }) {
   ];
   const title = job.kind === "loop" ? `Stages of iteration ${current.number}` : "Stages";
   return html`<${Card} title=${title} actions=${html`<${Choice} iterations=${iterations} current=${current} job=${job} tab="overview" />`}>
-    <${Table} caption=${title} columns=${columns} rows=${current.stages} id=${(stage) => stage.kind} />
+    <${Table} caption="Each stage" columns=${columns} rows=${current.stages} id=${(stage) => stage.kind} />
   <//>`;
 }
 

@@ -129,5 +129,5 @@ function All({ iterations, sets }) {
     { name: "Ties", number: true, cell: (row) => percent(row.of.ties) },
     { name: "Unreadable", number: true, cell: (row) => percent(row.of.parse_failures) },
   ];
-  return html`<${Card} title="All figures" note="newest iteration first; mean of both orders, and if the better response is shown first or last"><${Table} caption="All figures" columns=${columns} rows=${rows} /><//>`;
+  return html`<${Card} title="All figures" note="newest iteration first; mean of both orders, and if the better response is shown first or last"><${Table} caption="Figures of every iteration and set" columns=${columns} rows=${rows} /><//>`;
 }

@@ -32,9 +32,9 @@ export default function Recipe({ job }) {
   const text = JSON.stringify(job.recipe, null, 2);
   return html`
     ${origin && html`<${Card} title=${`What differs from the recipe ${origin.name}`}>
-      ${changed.length ? html`<${Table} caption="What differs" columns=${[...columns, before]} rows=${changed} />` : html`<p class="note">Nothing: every setting is as that recipe has it.</p>`}
+      ${changed.length ? html`<${Table} caption="Settings that differ" columns=${[...columns, before]} rows=${changed} />` : html`<p class="note">Nothing: every setting is as that recipe has it.</p>`}
     <//>`}
     <${Card} title="As JSON" note="a recipe to post again" actions=${html`<${Copy} text=${text} />`}><details><summary>Show it</summary><pre>${text}</pre></details><//>
-    <${Card} title="All settings"><${Table} caption="All settings" columns=${columns} rows=${rows} /><//>
+    <${Card} title="All settings"><${Table} caption="Every setting" columns=${columns} rows=${rows} /><//>
   `;
 }

@@ -38,7 +38,7 @@ function Evaluation({ job }) {
     ]} /><//>
     ${one.scores.length === 0 && html`<${Card} title="Scores"><${Empty} title="No scores yet"><p>They are there when every example is judged.</p><//><//>`}
     ${one.scores.map((score) => html`<${Card} key=${score.scoring} title=${SCORINGS[score.scoring]} note=${Object.entries(score.counts).map(([name, count]) => `${number(count)} ${words(name)}`).join(" · ")}>
-      <${Table} caption=${SCORINGS[score.scoring]} columns=${FIGURES} rows=${score.figures} id=${(figure) => figure.name} />
+      <${Table} caption=${`Figures, ${score.scoring}`} columns=${FIGURES} rows=${score.figures} id=${(figure) => figure.name} />
     <//>`)}
   `}<//>`;
 }

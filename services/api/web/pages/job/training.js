@@ -71,5 +71,5 @@ function Runs({ iterations }) {
     { name: "Chosen step", number: true, cell: of((train) => number(train.checkpoint.step)) },
     { name: "Its accuracy", number: true, cell: of((train) => share(train.checkpoint.strict_accuracy)) },
   ];
-  return html`<${Card} title="All trainings" note="newest first"><${Table} caption="All trainings" columns=${columns} rows=${iterations.toReversed()} /><//>`;
+  return html`<${Card} title="All trainings" note="newest first"><${Table} caption="Every training, newest first" columns=${columns} rows=${iterations.toReversed()} /><//>`;
 }
