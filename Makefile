@@ -9,7 +9,7 @@ VLLM_STAMP := $(VLLM)/.ready
 VLLM_CUDA := constraints-vllm-cuda.txt
 PYTHON ?= python3
 
-.PHONY: setup demo test test-vllm test-browser chaos lint unasync schemathesis audit proof smollm2 check-images check-client check-trl lock lock-vllm-cuda clean docs docs-serve test-docs
+.PHONY: setup demo test test-vllm test-browser chaos lint unasync schemathesis audit proof smollm2 check-images check-client check-trl test-ecosystem lock lock-vllm-cuda clean docs docs-serve test-docs
 
 setup: $(STAMP)
 
@@ -20,13 +20,18 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PY) -m uv pip install --quiet -p $(PY) -e ".[all,dev]" -c constraints.txt
 	touch $(STAMP)
 
-# TRL and datasets are what users bring: an environment of their own, for one test.
+# TRL, datasets and others are what users bring: an environment of their own, for their tests.
+# Inspect wants an older fsspec than we have; mlflow-skinny keeps its runs by sqlalchemy and alembic.
+THEIRS := trl datasets accelerate peft openai 'inspect-ai>=0.3.262' lm-eval mlflow-skinny wandb \
+  sqlalchemy alembic pytest
+OURS_TOO := grep -vE '^(fsspec|s3fs)==' constraints.txt
 $(TRL_STAMP): constraints.txt constraints-trl.txt
 	test -x $(TRL)/bin/python || $(PYTHON) -m venv $(TRL)
 	$(TRL)/bin/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0" uv \
 	  -c constraints.txt
-	$(TRL)/bin/python -m uv pip install --quiet -p $(TRL)/bin/python trl datasets accelerate peft \
-	  -c constraints.txt -c constraints-trl.txt
+	$(OURS_TOO) > $(TRL)/ours.txt
+	$(TRL)/bin/python -m uv pip install --quiet -p $(TRL)/bin/python $(THEIRS) \
+	  -c $(TRL)/ours.txt -c constraints-trl.txt
 	touch $(TRL_STAMP)
 
 # vLLM for CPUs pins its own transformers and fastapi. Without its own requirements, because those
@@ -109,12 +114,16 @@ check-client: $(STAMP)  ## the client's wheel, alone in a fresh environment: wha
 check-trl: $(STAMP) $(TRL_STAMP)  ## what curation publishes trains in TRL's SFT and DPO trainers
 	$(PY) scripts/check_trl.py
 
+test-ecosystem: $(STAMP) $(TRL_STAMP)  ## OpenAI's client, TRL, PEFT, datasets, Inspect, lm-eval, MLflow, W&B: the real ones
+	$(PY) scripts/check_ecosystem.py
+
 lock: $(STAMP)  ## refresh constraints.txt: the newest versions that fit pyproject.toml
 	(echo "torch==2.13.0"; $(PY) -m uv pip compile -q --upgrade --universal --python-version 3.11 \
 	  --no-header --no-annotate --extra all --extra dev pyproject.toml) \
 	  | grep -vE '^(nvidia|cuda|triton|torch==.*;)' | sort -u > constraints.txt
-	printf '%s\n' trl datasets accelerate peft | $(PY) -m uv pip compile -q --upgrade --universal \
-	  --python-version 3.11 --no-header --no-annotate -c constraints.txt - \
+	$(OURS_TOO) > $(VENV)/ours.txt
+	printf '%s\n' $(THEIRS) | $(PY) -m uv pip compile -q --upgrade --universal \
+	  --python-version 3.11 --no-header --no-annotate -c $(VENV)/ours.txt - \
 	  | grep -vE '^(nvidia|cuda|triton|torch==)' | grep -vxFf constraints.txt > constraints-trl.txt
 
 # CUDA's compiler and headers as old as torch's CUDA, though their dependants would take newer ones.

@@ -200,6 +200,16 @@ def register(
 def export(
     version: Annotated[str, typer.Argument(help=VERSION, autocompletion=names)],
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    adapter: Annotated[
+        bool,
+        typer.Option("--adapter", help="Its files as they are, over HTTP: an adapter for PEFT."),
+    ] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="With --adapter: what it shall name as its base, a folder or hub's name."
+        ),
+    ] = None,
     url: Url = None,
     home: Home = DEFAULT_HOME,
     as_json: AsJson = False,
@@ -207,14 +217,22 @@ def export(
     """Write a version as whole weights (safetensors), its adapter merged into the base.
 
     Starts the stack of this home if no gateway is named and none runs. The version's folder must be
-    in this home.
+    in this home, unless its files are taken as they are (--adapter).
     """
-    from selftaught.export import export as run
-
+    if base is not None and not adapter:
+        raise typer.BadParameter("only with --adapter", param_hint="--base")
     with connect(url, home, start=True) as client:
         found = find(client, version)
-    with err.status(f"merging {found['ref']}"):
-        run(found, home.resolve() / "versions", out.resolve())
+        if adapter:
+            try:
+                client.models.download(found["model"], found["number"], out, base=base)
+            except ValueError as error:
+                raise typer.BadParameter(str(error), param_hint="--base") from error
+    if not adapter:
+        from selftaught.export import export as run
+
+        with err.status(f"merging {found['ref']}"):
+            run(found, home.resolve() / "versions", out.resolve())
     told = {"version": found["ref"], "folder": str(out.resolve())}
     show(told, as_json, f"{found['ref']} -> {out}")
 

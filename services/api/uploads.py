@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from selftaught.parquet import is_parquet
+from services.api import conversations
 from services.api.plain import MAX_ID_CHARS, plain_rows, read_block
 from services.api.records import (
     Fields,
@@ -25,17 +26,6 @@ from services.api.records import (
     jsonl,
     records,
 )
-
-_CONVERSATIONS = ("messages", "conversation", "conversations")
-"""Fields that hold a whole conversation: chat messages, WildChat, ShareGPT."""
-_ROLES = {
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "system": "system",
-}
-_FLAGS = ("toxic", "redacted")
 
 
 def parse(
@@ -54,7 +44,8 @@ def parse(
     instruction, response_a, response_b} and maybe context, the conversation before the instruction.
 
     `column` names the field that holds the instruction; default: `instruction`, else `prompt`, else
-    a conversation (`messages`, `conversation` as in WildChat, `conversations` as in ShareGPT).
+    a conversation (`messages`, `conversation` as in WildChat, `conversations` as in ShareGPT); the
+    field may be one itself, as may the responses of labelled rows (TRL's preferences).
     Fields that are not asked for are left out. A Parquet file may unpack to `max_bytes`, and a row
     have `max_row_bytes`; raises records.TooLarge.
     """
@@ -133,8 +124,12 @@ def _row(
 def _labelled(
     line: int, fields: Fields, column: str | None, errors: list[LineError]
 ) -> dict[str, Any]:
-    wanted = {_prompt_field(fields, column): "instruction", "chosen": "chosen"}
-    data = _texts(line, fields, {**wanted, "rejected": "rejected"}, errors)
+    prompt = _prompt_field(fields, column)
+    if conversations.has_messages(fields, column):
+        data: dict[str, Any] = conversations.labelled(line, fields, prompt, column, errors)
+    else:
+        wanted = {prompt: "instruction", "chosen": "chosen", "rejected": "rejected"}
+        data = _texts(line, fields, wanted, errors)
     if not errors and data["chosen"] == data["rejected"]:
         errors.append(LineError(line, "rejected", "the same as chosen"))
     return data | _optional_text(line, fields, "subset", errors)
@@ -143,17 +138,17 @@ def _labelled(
 def _instruction(
     line: int, fields: Fields, column: str | None, errors: list[LineError]
 ) -> dict[str, Any]:
-    given = _conversation_field(fields, column)
+    given = conversations.field_of(fields, column)
     flags: dict[str, Any] = {}
     if given is None:
         data: dict[str, Any] = _texts(
             line, fields, {_prompt_field(fields, column): "instruction"}, errors
         )
     else:
-        data, flags = _conversation(line, given, fields[given], errors)
+        data, flags = conversations.conversation(line, given, fields[given], errors)
     for name in ("language", "reference"):
         data |= _optional_text(line, fields, name, errors)
-    for name in _FLAGS:
+    for name in conversations.FLAGS:
         value = fields.get(name, flags.get(name))
         if isinstance(value, str):  # a CSV has no other way to say it
             value = {"true": True, "false": False, "": None}.get(value.strip().lower(), value)
@@ -166,56 +161,17 @@ def _instruction(
 
 def _pair(line: int, fields: Fields, column: str | None, errors: list[LineError]) -> dict[str, Any]:
     responses = {"response_a": "response_a", "response_b": "response_b"}
-    given = _conversation_field(fields, column)
+    given = conversations.field_of(fields, column)
     if given is None:
         wanted = {_prompt_field(fields, column): "instruction", **responses}
         return _texts(line, fields, wanted, errors)
-    messages = _conversation(line, given, fields[given], errors)[0].get("messages", [])
+    messages = conversations.conversation(line, given, fields[given], errors)[0].get("messages", [])
     if messages and messages[-1]["role"] != "user":
         errors.append(LineError(line, given, "the last message is not the user's"))
     data = _texts(line, fields, responses, errors)
     if errors:
         return {}
     return {"instruction": messages[-1]["content"], "context": messages[:-1], **data}
-
-
-def _conversation_field(fields: Fields, column: str | None) -> str | None:
-    """The field that holds a conversation; None if the instruction stands in one of its own."""
-    given = next((name for name in _CONVERSATIONS if fields.get(name) is not None), None)
-    named = (fields.get("instruction"), fields.get("prompt"))
-    return given if column is None and named == (None, None) else None
-
-
-def _conversation(
-    line: int, field: str, value: Any, errors: list[LineError]
-) -> tuple[dict[str, Any], dict[str, bool]]:
-    """`instruction` and `messages`, and the flags that any message has."""
-
-    def wrong(message: str) -> tuple[dict[str, Any], dict[str, bool]]:
-        errors.append(LineError(line, field, message))
-        return {}, {}
-
-    if not isinstance(value, list) or not value:
-        return wrong("not a list of messages")
-    messages: list[dict[str, str]] = []
-    flags: dict[str, bool] = {}
-    for number, message in enumerate(value, 1):
-        if not isinstance(message, dict):
-            return wrong(f"message {number} is not an object")
-        role = _ROLES.get(str(message.get("role", message.get("from"))))
-        content = message.get("content", message.get("value"))
-        if role is None:
-            return wrong(f"message {number} has no known role: user, assistant or system")
-        if not isinstance(content, str) or "\0" in content:
-            return wrong(f"message {number} has no text as its content")
-        messages.append({"role": role, "content": content})
-        for name in _FLAGS:
-            if isinstance(message.get(name), bool):
-                flags[name] = flags.get(name, False) or message[name]
-    first = next((m["content"] for m in messages if m["role"] == "user"), "")
-    if not first.strip():
-        return wrong("the first user message is missing or empty")
-    return {"instruction": first, "messages": messages}, flags
 
 
 def _prompt_field(fields: Fields, column: str | None) -> str:

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from selftaught.artifacts import hash_folder
 from selftaught.cli import app
 from selftaught.database import transaction
-from selftaught.database.tables import Job
+from selftaught.database.tables import Job, ModelVersion
+from selftaught.settings import get_settings
 from tests.api.helpers import add_versions
 from tests.cli.conftest import Gateway
 from tests.work.helpers import drain, make_job
@@ -173,6 +175,28 @@ def test_models_versions_and_aliases(gateway: Gateway, here: Here) -> None:
         in here("models", "versions", "../jobs", code=1).stderr
     )
     assert "'..' is not a name" in here("models", "versions", "..", code=2).stderr
+
+
+def test_the_files_of_a_version_come_over_http(
+    gateway: Gateway, here: Here, tmp_path: Path
+) -> None:
+    add_versions("m", [0, 1], latest=1)
+    for number, name in ((0, "config.json"), (1, "adapter_config.json")):
+        home = get_settings().versions_dir / "m" / str(number)
+        home.mkdir(parents=True)
+        (home / name).write_text('{"base_model_name_or_path": "/far/away"}')
+        with transaction() as session:
+            row = session.query(ModelVersion).filter_by(number=number).one()
+            row.sha256 = hash_folder(home)
+    made = here("export", "m", "out", "--adapter", "--base", "org/base", "--json")
+    assert json.loads(made.stdout)["version"] == "m:1"
+    settings = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert settings == {"base_model_name_or_path": "org/base"}
+    assert "exists already" in here("export", "m", "out", "--adapter", code=1).stderr
+    whole = here("export", "m:0", "whole", "--adapter", "--base", "b", code=2)
+    assert "whole weights" in " ".join(whole.stderr.split())
+    assert "only with" in here("export", "m", "other", "--base", "b", code=2).stderr
+    assert not (tmp_path / "other").exists() and not (tmp_path / "whole").exists()
 
 
 def test_recipes_and_usage(gateway: Gateway, here: Here) -> None:

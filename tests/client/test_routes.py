@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from selftaught import ApiError, Client, JobFailed
+from selftaught import ApiError, JobFailed
 from selftaught.client import Evaluation, Job, _sync
+from selftaught.client.files import DamagedDownload
 from selftaught.settings import get_settings
 from tests.api.helpers import add_versions, served
 
@@ -49,7 +50,7 @@ def arguments(method: Callable[..., Any], folder: Path) -> list[Any]:
             continue
         told = str(parameter.annotation)
         if name == "folder":
-            found.append(folder)
+            found.append(folder / "new")
         elif "Path" in told:
             found.append(file)
         elif told == "int":
@@ -95,7 +96,7 @@ def test_every_route_has_a_method(
                     found = method(*arguments(method, tmp_path))
                     if isinstance(found, Iterator):
                         next(found, None)
-                except (ApiError, JobFailed):
+                except (ApiError, JobFailed, DamagedDownload):
                     pass  # the gateway was asked; what it thinks of the nonsense is not the point
     routes = {
         (method.upper(), path)
@@ -115,16 +116,3 @@ def matching(call: tuple[str, str], routes: set[tuple[str, str]]) -> tuple[str, 
         if route[0] == call[0] and re.fullmatch(pattern, call[1]):
             return route
     return None
-
-
-def test_the_files_of_a_version_are_downloaded(client: Client, tmp_path: Path) -> None:
-    add_versions("m", [0])
-    weights = get_settings().versions_dir / "m" / "0"
-    weights.mkdir(parents=True)
-    (weights / "adapter_config.json").write_text("{}")
-    (weights / "adapter_model.safetensors").write_bytes(b"\0" * 100_000)
-    assert [file.bytes for file in client.models.files("m", 0)] == [2, 100_000]
-    folder = client.models.download("m", 0, tmp_path / "a" / "b")
-    assert {one.name: one.read_bytes() for one in folder.iterdir()} == {
-        one.name: one.read_bytes() for one in weights.iterdir()
-    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +11,7 @@ from typing import Any, Literal
 from selftaught.client._async.jobs import AsyncJob
 from selftaught.client._async.transport import AsyncTransport
 from selftaught.client.answers import given, url
+from selftaught.client.files import DamagedDownload, child, name_base, whole
 from selftaught.contracts import (
     AliasOut,
     CanaryOut,
@@ -52,25 +55,42 @@ class AsyncModels:
         """One version, with all that it came from."""
         return await self._transport.get(VersionOut, _version(model, number))
 
-    async def delete_version(self, model: str, number: int) -> None:
-        """Its weights and everything about it, unless something needs it."""
-        await self._transport.call("DELETE", _version(model, number))
-
     def files(self, model: str, number: int) -> AsyncIterator[VersionFile]:
         """The files of a trained version: an adapter in PEFT's format, or whole weights."""
         return self._transport.pages(VersionFile, _version(model, number) + "/files", "name")
 
-    async def download(self, model: str, number: int, folder: str | Path) -> Path:
-        """Write the files of a trained version to a folder, which is made if need be.
+    async def download(
+        self, model: str, number: int, folder: str | Path, *, base: str | None = None
+    ) -> Path:
+        """The files of a trained version, in `folder`, which must not exist.
 
-        Raises ApiError (404 `no_files` of a base model as it is), OSError.
+        They are compared with the version's sha256. `base`: what its `adapter_config.json` shall
+        name as the base model: a folder or a hub's name of yours, in place of the trainer's folder.
+        Raises ApiError, FileExistsError, DamagedDownload (not the version's files), OSError.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        async for file in self.files(model, number):
-            source = url("v1", "models", model, "versions", number, "files", file.name)
-            await self._transport.save(source, folder / Path(file.name).name)
-        return folder
+        version = await self.version(model, number)
+        part = folder.with_name(f".{folder.name}.part")
+        if folder.exists():
+            raise FileExistsError(f"{folder} exists already")
+        part.mkdir(parents=True)
+        try:
+            hashes = {}
+            async for one in self.files(model, number):
+                path = await self._transport.save(one.url, child(part, one.name))
+                with path.open("rb") as file:
+                    hashes[one.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            if whole(hashes) != version.sha256:
+                raise DamagedDownload(f"what came is not {version.ref}: its sha256 is another one")
+            if base is not None:
+                name_base(part, base)
+            return part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    async def delete_version(self, model: str, number: int) -> None:
+        """Its weights and everything about it, unless something needs it."""
+        await self._transport.call("DELETE", _version(model, number))
 
     def aliases(self, model: str) -> AsyncIterator[AliasOut]:
         """Every alias of a model, with its history."""
