@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.proof import FILTERS, ROOT, WORLD, commit
 from selftaught.client import Client
+from selftaught.contracts import IterationOut
 from selftaught.iterations import row_of
 from selftaught.stack.handle import Stack
 
@@ -32,13 +33,13 @@ def main() -> None:
     """Run every arm for every loop seed and print what came out."""
     seeds = [int(seed) for seed in sys.argv[1:]] or [0, 1, 2]
     with Stack(HOME, port=0, trainer_workers=2) as stack, Client(stack.gateway_url) as client:
-        instructions = client.upload(WORLD / "instructions.jsonl")["id"]
-        labelled = client.upload(WORLD / "test.jsonl", kind="labelled")["id"]
+        instructions = client.datasets.upload(WORLD / "instructions.jsonl").id
+        labelled = client.datasets.upload(WORLD / "test.jsonl", "labelled").id
         print(HEAD)
         for seed in seeds:
             jobs = {
-                arm: client.create_job(
-                    dataset=instructions,
+                arm: client.jobs.create(
+                    instructions,
                     labelled_dataset=labelled,
                     recipe="quickstart",
                     overrides={"seed": seed, "judge": judge, "curate": FILTERS["paper's filter"]},
@@ -46,12 +47,10 @@ def main() -> None:
                 )
                 for arm, judge in ARMS.items()
             }
-            for arm, job in jobs.items():
-                ended = client.wait(job["id"], 24 * 3600)
-                if ended["state"] != "succeeded":
-                    raise SystemExit(f"{arm}, seed {seed}: {ended['error']}")
+            for job in jobs.values():
+                job.wait(24 * 3600)
             found = {
-                arm: [one for one in client.iterations(job["id"]) if one["number"] > 0]
+                arm: [one for one in job.iterations() if one.number > 0]
                 for arm, job in jobs.items()
             }
             for arm, iterations in found.items():
@@ -68,22 +67,22 @@ HEAD = (
 )
 
 
-def sampled(iterations: list[Json]) -> tuple[int, int]:
+def sampled(iterations: list[IterationOut]) -> tuple[int, int]:
     """Inputs with a right judgment, and tokens that the judge wrote."""
     kept = written = 0
     for iteration in iterations:
-        stages = {stage["kind"]: stage["counts"] for stage in iteration["stages"]}
+        stages = {stage.kind: stage.counts for stage in iteration.stages}
         kept += stages["curate"]["inputs"] - stages["curate"].get("dropped_none_right", 0)
         written += stages["judge"]["tokens"]
     return kept, written
 
 
-def line(arm: str, seed: int, iterations: list[Json], fixed: list[Json]) -> str:
+def line(arm: str, seed: int, iterations: list[IterationOut], fixed: list[IterationOut]) -> str:
     cells = [arm, str(seed)]
     for part, whole in ((iterations[:1], fixed[:1]), (iterations, fixed)):
         kept, written = sampled(part)
         cells += [f"{kept:,}", f"{written:,}", f"{sampled(whole)[1] / written:.2f}x"]
-    rows = [row for iteration in iterations if (row := row_of(iteration))]
+    rows = [row for one in iterations if (row := row_of(one.model_dump(mode="json")))]
     cells.append(" ".join(f"{row['strict_accuracy']:.4f}" for row in rows))
     cells.append("{:.4f} to {:.4f}".format(*rows[-1]["ci95"]))
     return f"| {' | '.join(cells)} |"

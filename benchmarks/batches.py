@@ -17,14 +17,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
 from benchmarks.judge_latency import ONLY, ROOT, Judged, questions, register
-from selftaught.client import BATCH_ENDED, Client
+from selftaught.client import Batch, Client, JobFailed
 from selftaught.stack.handle import Stack
 from selftaught.stack.spec import StackError
 from selftaught.stack.state import free_port
@@ -65,22 +65,21 @@ def pairs(count: int) -> Iterator[Json]:
         yield {name: value for name, value in question.items() if name != "cache"}
 
 
-def start(client: Client, count: int) -> Json:
-    return client.judge_batch(pairs(count), model="judge:0", template="smallworld")
+def start(client: Client, count: int) -> Batch:
+    return client.batches.create(pairs(count), model="judge:0", template="smallworld")
 
 
-def judged(client: Client, batch: str, least: int) -> Json:
+def judged(batch: Batch, least: int) -> Batch:
     """The batch once it has this many results, or has ended."""
     while True:
-        found = client.batch(batch)
-        if found["request_counts"]["completed"] >= least or found["state"] in BATCH_ENDED:
-            return found
+        if batch.refresh().request_counts.completed >= least or batch.ended:
+            return batch
         time.sleep(0.05)
 
 
-def lines(client: Client, batch: str) -> Counter[int]:
+def lines(batch: Batch) -> Counter[int]:
     """How many results each line has."""
-    return Counter(result["line"] for result in client.batch_results(batch))
+    return Counter(result.line for result in batch.results(follow=False))
 
 
 def memory(stack: Stack, name: str) -> float:
@@ -94,18 +93,18 @@ def memory(stack: Stack, name: str) -> float:
 def through(stack: Stack, client: Client, count: int) -> None:
     """The first batch."""
     began = time.perf_counter()
-    batch = start(client, count)["id"]
+    batch = start(client, count)
     print(f"created in {time.perf_counter() - began:.1f} s")
     began = time.perf_counter()
     print("  judged   " + "   ".join(f"{name:>16}" for name in PROCESSES) + "   (resident MiB)")
     for tenth in range(1, 11):
-        found = judged(client, batch, count * tenth // 10)
+        judged(batch, count * tenth // 10)
         there = [f"{memory(stack, name):16.0f}" for name in PROCESSES]
-        print(f"  {found['request_counts']['completed']:6}   " + "   ".join(there), flush=True)
+        print(f"  {batch.request_counts.completed:6}   " + "   ".join(there), flush=True)
     seconds = time.perf_counter() - began
-    results = lines(client, batch)
+    results = lines(batch)
     print(
-        f"{found['state']}: {len(results)} lines with a result, "
+        f"{batch.state}: {len(results)} lines with a result, "
         f"{results.total() - len(results)} twice; {count / seconds:.0f} pairs/s; "
         f"after reading all results the gateway has {memory(stack, 'gateway'):.0f} MiB"
     )
@@ -113,13 +112,13 @@ def through(stack: Stack, client: Client, count: int) -> None:
 
 def cancelled(client: Client, count: int) -> None:
     """The second."""
-    batch = start(client, count)["id"]
-    judged(client, batch, count // 2)
-    client.cancel_batch(batch)
-    found = client.wait_batch(batch)
-    results = lines(client, batch)
+    batch = start(client, count)
+    judged(batch, count // 2).cancel()
+    with suppress(JobFailed):  # it was cancelled
+        batch.wait()
+    results = lines(batch)
     print(
-        f"{found['state']}: {found['request_counts']['completed']} of {count} were judged, "
+        f"{batch.state}: {batch.request_counts.completed} of {count} were judged, "
         f"{len(results)} lines have a result, {results.total() - len(results)} twice",
         flush=True,
     )
@@ -127,15 +126,15 @@ def cancelled(client: Client, count: int) -> None:
 
 def killed(stack: Stack, client: Client, count: int) -> None:
     """The third."""
-    batch = start(client, count)["id"]
-    at = judged(client, batch, count // 2)["request_counts"]["completed"]
+    batch = start(client, count)
+    at = judged(batch, count // 2).request_counts.completed
     stack.kill("evaluator-worker")
-    found = client.wait_batch(batch)
-    results = lines(client, batch)
+    batch.wait()
+    results = lines(batch)
     missing = set(range(1, count + 1)) - set(results)
-    again = [one for one in client.events(batch) if one["type"] == "chunk.requeued"]
+    again = [one for one in batch.events(follow=False) if one.type == "chunk.requeued"]
     print(
-        f"kill -9 after {at}: {found['state']}, {results.total()} results, "
+        f"kill -9 after {at}: {batch.state}, {results.total()} results, "
         f"{results.total() - len(results)} twice, {len(missing)} missing; "
         f"{len(again)} chunk was judged again"
     )

@@ -22,7 +22,8 @@ from typing import Any
 from benchmarks.proof import HOME, SEEDS, WORLD, commit
 from seeds.splits import pairs
 from seeds.world import disorder
-from selftaught.client import Client
+from selftaught.client import Client, Evaluation
+from selftaught.contracts import Figure
 from selftaught.controls import known
 from selftaught.stack.handle import Stack
 
@@ -35,15 +36,15 @@ def main() -> None:
     """Evaluate, then print means, every run, and differences."""
     arms = sys.argv[1:]
     (jobs,) = (json.loads(path.read_text()) for path in HOME.glob("jobs-*.json"))
-    found: dict[str, Json] = {}
+    found: dict[str, Evaluation] = {}
     with Stack(HOME, port=0) as stack, Client(stack.gateway_url) as client:
         dataset = known(RECORD, "pairs", lambda: upload(client))
         for name in (f"{arm}/{seed}" for arm in arms for seed in SEEDS):
-            model = client.iterations(jobs[name])[-1]["model_version"]
-            found[name] = evaluate(client, dataset, name, model)
-            print(f"{name}: {strict(found[name])['value']:.4f}", file=sys.stderr, flush=True)
+            last = list(client.jobs.get(jobs[name]).iterations())[-1]
+            found[name] = evaluate(client, dataset, name, str(last.model_version))
+            print(f"{name}: {strict(found[name]).value:.4f}", file=sys.stderr, flush=True)
         print("\n".join(table(arms, found)))
-        print("\n".join(differences(client, arms, found)))
+        print("\n".join(differences(arms, found)))
     print(f"\nMade by `python -m benchmarks.confirm` with these arms at commit {commit()}.")
 
 
@@ -58,48 +59,42 @@ def upload(client: Client) -> str:
 
     path = HOME / "confirm.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in islice(fresh(), PAIRS)))
-    return str(client.upload(path, kind="benchmark", benchmark="pairs")["id"])
+    return client.datasets.upload(path, "benchmark", benchmark="pairs").id
 
 
-def evaluate(client: Client, dataset: str, name: str, model: str) -> Json:
+def evaluate(client: Client, dataset: str, name: str, model: str) -> Evaluation:
     """The strict evaluation of a version, once it has succeeded."""
-    asked = {"dataset": dataset, "model": model, "scoring": ["strict"]}
-    id_ = known(RECORD, name, lambda: str(client.create_evaluation(**asked)["id"]))
-    client.wait(id_)
-    found = client.evaluation(id_)
-    if found["state"] != "succeeded":
-        raise SystemExit(f"the evaluation of {model} {found['state']}: {found['error']}")
-    return found
+    create = client.evaluations.create
+    id_ = known(RECORD, name, lambda: create(dataset, model, scoring=["strict"]).id)
+    return client.evaluations.get(id_).wait()
 
 
-def strict(found: Json) -> Json:
+def strict(found: Evaluation) -> Figure:
     """The overall figure."""
-    figures: list[Json] = found["scores"][0]["figures"]
-    return next(figure for figure in figures if figure["name"] == "overall")
+    return next(figure for figure in found.scores[0].figures if figure.name == "overall")
 
 
-def table(arms: list[str], found: dict[str, Json]) -> Iterator[str]:
+def table(arms: list[str], found: dict[str, Evaluation]) -> Iterator[str]:
     """Strict accuracy by arm, mean and loop seed by loop seed."""
     yield f"| arm | mean | {' | '.join(f'loop seed {seed}' for seed in SEEDS)} |"
     yield "|---" * (2 + len(SEEDS)) + "|"
     for arm in arms:
-        scores = [strict(found[f"{arm}/{seed}"])["value"] for seed in SEEDS]
+        scores = [strict(found[f"{arm}/{seed}"]).value for seed in SEEDS]
         cells = " | ".join(f"{score:.4f}" for score in scores)
         yield f"| {arm} | **{statistics.mean(scores):.4f}** | {cells} |"
     yield ""
 
 
-def differences(client: Client, arms: list[str], found: dict[str, Json]) -> Iterator[str]:
+def differences(arms: list[str], found: dict[str, Evaluation]) -> Iterator[str]:
     """The first arm against each other one, on the same pairs."""
     first = arms[0]
     yield f"| {first} against | loop seed | difference | 95 % interval | McNemar p |"
     yield "|---" * 5 + "|"
     for arm in arms[1:]:
         for seed in SEEDS:
-            ids = (found[f"{one}/{seed}"]["id"] for one in (arm, first))
-            (one,) = client.compare(*ids)["paired"]
-            interval = f"{one['low']:+.4f} to {one['high']:+.4f}"
-            yield f"| {arm} | {seed} | {one['difference']:+.4f} | {interval} | {one['p']:.2g} |"
+            (one,) = found[f"{arm}/{seed}"].compare(found[f"{first}/{seed}"].id).paired
+            interval = f"{one.low:+.4f} to {one.high:+.4f}"
+            yield f"| {arm} | {seed} | {one.difference:+.4f} | {interval} | {one.p:.2g} |"
 
 
 if __name__ == "__main__":

@@ -171,15 +171,14 @@ def database(stack: Stack) -> Iterator[Any]:
 
 def register(client: Client, model: Judged, inference: str, name: str | None = None) -> None:
     """Make the base model a version (of the model `name`) and wait for it."""
-    job = client.register_model(
-        base_model=model.name,
+    job = client.models.register(
+        model.name,
         name=name,
         inference=inference,
         template=model.template,
         max_tokens=model.limit,
     )
-    if (ended := client.wait(job["id"], 600))["state"] != "succeeded":
-        raise SystemExit(f"not registered: {ended['error']}")
+    job.wait(600)
 
 
 def questions() -> Iterator[Body]:

@@ -92,9 +92,9 @@ def main() -> None:
     stack = Stack(HOME, port=0, trainer_workers=2)
     with stack, Client(stack.gateway_url) as client:
         record = HOME / f"jobs-{canonical_sha256(load_recipe('quickstart'))[:8]}.json"
-        upload = client.upload
-        dataset = known(record, "instructions", lambda: upload(WORLD / "instructions.jsonl")["id"])
-        test = known(record, "test", lambda: upload(WORLD / "test.jsonl", kind="labelled")["id"])
+        upload = client.datasets.upload
+        dataset = known(record, "instructions", lambda: upload(WORLD / "instructions.jsonl").id)
+        test = known(record, "test", lambda: upload(WORLD / "test.jsonl", "labelled").id)
         started = time.monotonic()
 
         def tell(name: str, row: Json) -> None:

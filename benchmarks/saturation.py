@@ -28,7 +28,7 @@ import aiohttp
 import httpx
 from sqlalchemy import create_engine, text
 
-from selftaught.client import Client
+from selftaught.client import Client, Job
 from selftaught.hashing import stable_seed
 from selftaught.judging import ORDERS, load_judge_template
 from selftaught.stack.handle import Stack
@@ -74,7 +74,7 @@ def measure(
 ) -> dict[str, float]:
     """Completion tokens per second of the three ways, on one job's judgments."""
     data = ROOT / "seeds" / "smallworld" / "data" / "instructions.jsonl"
-    uploaded = client.upload(data, kind="instructions")
+    uploaded = client.datasets.upload(data)
     settings: dict[str, Any] = {
         "inference": "vllm",
         "iterations": 1,
@@ -95,15 +95,15 @@ def measure(
             "modify": plain,
         }
         settings["judge"] |= {"template": "mt-bench", "sampling": plain | {"max_tokens": 256}}
-    job = client.create_job(
-        dataset=uploaded["id"], recipe="quickstart", overrides=settings, model=f"bench-{number}"
+    job = client.jobs.create(
+        uploaded.id, recipe="quickstart", overrides=settings, model=f"bench-{number}"
     )
-    url = _reset_before_judging(stack, client, job["id"])
-    if (ended := client.wait(job["id"], 3600))["state"] != "succeeded":
-        raise SystemExit(f"the job failed: {ended['error']}")
-    bodies = requests(client, job, home)
-    (stage,) = [s for s in client.iterations(job["id"])[1]["stages"] if s["kind"] == "judge"]
-    speeds = {"platform": stage["counts"]["tokens"] / stage["seconds"]}
+    url = _reset_before_judging(stack, job)
+    job.wait(3600)
+    bodies = requests(job, home)
+    (stage,) = [one for one in list(job.iterations())[1].stages if one.kind == "judge"]
+    assert stage.seconds is not None, "it has ended"
+    speeds = {"platform": stage.counts["tokens"] / stage.seconds}
     ways = {"bare": (WINDOW, False), "batches": (BATCH, True)}
     for name in sorted(ways, reverse=bool(number % 2)):
         reset(url)
@@ -111,17 +111,17 @@ def measure(
         tokens = asyncio.run(send(url, bodies, *ways[name]))
         speeds[name] = tokens / (time.perf_counter() - began)
     told = "  ".join(f"{name} {speed:.0f} tok/s" for name, speed in sorted(speeds.items()))
-    print(f"round {number + 1}: {len(bodies)} requests, {stage['counts']['tokens']} tokens: {told}")
+    print(f"round {number + 1}: {len(bodies)} requests, {stage.counts['tokens']} tokens: {told}")
     return speeds
 
 
-def _reset_before_judging(stack: Stack, client: Client, job_id: str) -> str:
+def _reset_before_judging(stack: Stack, job: Job) -> str:
     """Wait for the judge stage; empty the prefix cache as it begins; the server's address."""
     while True:
-        for event in client.events(job_id):
-            if event["type"] == "job.failed":
-                raise SystemExit(event["data"])
-            if event["type"] == "stage.started" and event["data"]["stage"] == "judge":
+        for event in job.events(follow=False):
+            if event.type == "job.failed":
+                raise SystemExit(event.data)
+            if event.type == "stage.started" and event.data["stage"] == "judge":
                 engine = create_engine(stack.database_url)
                 with engine.connect() as connection:
                     query = "SELECT url FROM engine_servers WHERE state = 'ready'"
@@ -136,17 +136,17 @@ def reset(url: str) -> None:
     httpx.post(f"{url}/reset_prefix_cache", timeout=60).raise_for_status()
 
 
-def requests(client: Client, job: dict[str, Any], home: Path) -> list[Body]:
+def requests(job: Job, home: Path) -> list[Body]:
     """What the judge stage sent, as bodies for /v1/completions."""
     from transformers import AutoTokenizer
 
-    recipe = client.job(job["id"])["recipe"]
+    recipe = job.recipe
     folder = home / "models" / recipe["base_model"]
     folder = (folder if folder.exists() else ROOT / "seeds" / "smallworld").resolve()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     template = load_judge_template(recipe["judge"]["template"])
     sampling = recipe["judge"]["sampling"]
-    path = client.download(job["id"], 1, "pair", home / "pairs.jsonl")
+    path = job.download(1, "pair", home / "pairs.jsonl")
     bodies = []
     for pair in map(json.loads, path.read_text().splitlines()):
         for order in ORDERS:

@@ -23,7 +23,8 @@ from typing import Any, TypeVar
 
 import httpx
 
-from selftaught.client import ENDED, ApiError, Client
+from selftaught.client import ENDED, ApiError, Batch, Client, Evaluation, Job
+from selftaught.contracts import DatasetKind, JudgeOut
 from selftaught.stack.handle import Stack
 from selftaught.stack.spec import StackError
 
@@ -98,8 +99,8 @@ class Workload:
             try:
                 result = call(self._client(), attempt)
             except ApiError as error:
-                code = error.problem.get("code")
-                if not code or error.status == 500:
+                code = error.code
+                if code == "unexpected_answer" or error.status == 500:
                     told = f"{error.status} {json.dumps(error.problem)[:300]}"
                     self.calls.count(what, f"{error.status} {code}", told)
                 elif error.status in TEMPORARY:
@@ -110,8 +111,6 @@ class Workload:
                 self.calls.count(what, f"no answer ({type(error).__name__})")
             except StackError:
                 self.calls.count(what, "no answer (the stack is down)")
-            except json.JSONDecodeError as error:
-                self.calls.count(what, "not JSON", repr(error.doc[:200]))
             else:
                 self.calls.count(what)
                 return result
@@ -125,29 +124,31 @@ class Workload:
         found: Client = self._clients.client
         return found
 
-    def create(self, name: str, call: Callable[[Client, int], Json]) -> str:
+    def create(self, name: str, call: Callable[[Client, int], Job | Batch | Evaluation]) -> str:
         """Id of what a POST made; `name`: `<round>/<item>`."""
         made = self.persist("create " + name.partition("/")[2], call)
-        self.known[name] = made["id"]
-        return str(made["id"])
+        self.known[name] = made.id
+        return made.id
 
-    def wait(self, job_id: str) -> Json:
+    def wait(self, job_id: str) -> Job:
         """The job once it has ended."""
         while True:
-            job = self.persist("watch", lambda client, _: client.job(job_id))
-            if job["state"] in ENDED:
+            job = self.persist("watch", lambda client, _: client.jobs.get(job_id))
+            if job.ended:
                 return job
             time.sleep(1.0)
 
-    def upload(self, name: str, source: str, rows: int, **fields: str) -> str:
+    def upload(self, name: str, source: str, rows: int, kind: DatasetKind = "instructions") -> str:
         """Id of a dataset of the first rows of a file of the small world."""
         path = self.folder / f"{name.replace('/', '-')}.jsonl"
         with (WORLD / source).open() as lines:
             path.write_text("".join(islice(lines, rows)))
-        made = self.persist("upload", lambda client, _: client.upload(path, name=name, **fields))
-        self.known[name] = made["id"]
-        self.uploaded[made["id"]] = rows
-        return str(made["id"])
+        made = self.persist(
+            "upload", lambda client, _: client.datasets.upload(path, kind, name=name)
+        )
+        self.known[name] = made.id
+        self.uploaded[made.id] = rows
+        return made.id
 
     # ------------------------------------------------------------ a round
 
@@ -173,23 +174,25 @@ class Workload:
         if name == "dpo":
             self._paused(job)
         ended = self.wait(job)
-        model = ended["model"]
-        if ended["state"] != "succeeded":
+        if ended.state != "succeeded":
             return
         held = self.upload(f"{at}/{name}-test", "test.jsonl", 80, kind="labelled")
-        asked = {"dataset": held, "model": f"{model}:1", "scoring": ["strict"]}
+        version = f"{ended.model}:1"
         self.wait(
-            self.create(f"{at}/{name}-eval", lambda client, _: client.create_evaluation(**asked))
+            self.create(
+                f"{at}/{name}-eval",
+                lambda client, _: client.evaluations.create(held, version, scoring=["strict"]),
+            )
         )
 
     def _job(
         self, at: str, instructions: str, labelled: str, name: str, overrides: Json
-    ) -> Callable[[Client, int], Json]:
-        def post(client: Client, attempt: int) -> Json:
+    ) -> Callable[[Client, int], Job]:
+        def post(client: Client, attempt: int) -> Job:
             # A reply that was lost may have been a 201: another name keeps the two apart.
             again = "" if attempt == 1 else f".again{attempt}"
-            return client.create_job(
-                dataset=instructions,
+            return client.jobs.create(
+                instructions,
                 labelled_dataset=labelled,
                 overrides={**TINY, **overrides},
                 model=f"{at}-{name}{again}",
@@ -200,18 +203,15 @@ class Workload:
     def _on_base(self, at: str, labelled: str) -> None:
         """A base model's registration; then a batch of a thousand pairs and a review queue."""
         name = f"{at}-base"
-        asked = {"base_model": "smallworld", "template": "smallworld", "max_tokens": 64}
-        registered = self.create(
-            f"{at}/base", lambda client, _: client.register_model(name=name, **asked)
-        )
-        if self.wait(registered)["state"] != "succeeded":
+        registered = self.create(f"{at}/base", partial(_register, "smallworld", name))
+        if self.wait(registered).state != "succeeded":
             return
         pairs = self.folder / "pairs.jsonl"
         batch = self.create(
-            f"{at}/batch", lambda client, _: client.judge_batch(pairs, model=f"{name}:0")
+            f"{at}/batch", lambda client, _: client.batches.create(pairs, model=f"{name}:0")
         )
         queue = self.create(
-            f"{at}/review", lambda client, _: client.fill_reviews(name, 0, size=10, source=labelled)
+            f"{at}/review", lambda client, _: client.reviews.fill(name, 0, size=10, source=labelled)
         )
         for job in (batch, queue):
             self.wait(job)
@@ -221,8 +221,8 @@ class Workload:
         post = self._job(at, instructions, labelled, "cancelled", {"iterations": 5})
         job = self.create(f"{at}/cancelled", post)
         while True:
-            found = self.persist("watch", lambda client, _: client.job(job))
-            if found["iterations_done"] or found["state"] in ENDED:
+            found = self.persist("watch", lambda client, _: client.jobs.get(job))
+            if found.iterations_done or found.ended:
                 break
             time.sleep(0.5)
         self._control(job, "cancel")
@@ -233,10 +233,7 @@ class Workload:
         cut off, and the latter again when it is retried."""
         post = self._job(at, instructions, labelled, "empty", {"select": {"min_chars": 399}})
         empty = self.create(f"{at}/empty", post)
-        asked = {"base_model": BROKEN, "template": "smallworld", "max_tokens": 64}
-        broken = self.create(
-            f"{at}/broken", lambda client, _: client.register_model(name=f"{at}-broken", **asked)
-        )
+        broken = self.create(f"{at}/broken", partial(_register, BROKEN, f"{at}-broken"))
         self.wait(broken)
         self._control(broken, "retry")
         for job in (broken, empty):
@@ -265,8 +262,7 @@ class Workload:
         self.persist(what, ask)
 
     def _state(self, job: str) -> str:
-        found = self.persist("watch", lambda client, _: client.job(job))
-        return str(found["state"])
+        return str(self.persist("watch", lambda client, _: client.jobs.get(job)).state)
 
     # ------------------------------------------------------------ all the time
 
@@ -280,10 +276,7 @@ class Workload:
         with (self.folder / "pairs.jsonl").open("w") as file:
             for number, row in enumerate(islice(cycle(rows), BATCH), 1):
                 file.write(json.dumps({"custom_id": f"pair-{number}", **question(row)}) + "\n")
-        asked = {"base_model": "smallworld", "template": "smallworld", "max_tokens": 64}
-        job = self.create(
-            "all/judge", lambda client, _: client.register_model(name="judge", **asked)
-        )
+        job = self.create("all/judge", partial(_register, "smallworld", "judge"))
         self.wait(job)
         self._questions = [question(row) for row in rows[:QUESTIONS]]
 
@@ -307,7 +300,7 @@ class Workload:
                 return
             at = number % QUESTIONS
             answer = self.persist("judge", partial(_ask, asked))
-            told = f"{answer['verdict']} {answer['model']}"
+            told = f"{answer.verdict} {answer.model}"
             self.judged += 1
             wanted = (self.expected or self.answers).setdefault(at, told)
             if told != wanted:
@@ -320,8 +313,12 @@ class Workload:
             self.upload(f"all/upload-{number % 5}", "instructions.jsonl", 20 + number % 50)
 
 
-def _ask(asked: Json, client: Client, _attempt: int) -> Json:
-    return client.judge(**asked, model="judge:0").model_dump(mode="json")
+def _ask(asked: Json, client: Client, _attempt: int) -> JudgeOut:
+    return client.judge(**asked, model="judge:0")
+
+
+def _register(base_model: str, name: str, client: Client, _attempt: int) -> Job:
+    return client.models.register(base_model, name=name, template="smallworld", max_tokens=64)
 
 
 def question(row: Json) -> Json:

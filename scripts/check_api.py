@@ -9,7 +9,6 @@ anything.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import socket
 import subprocess
@@ -23,10 +22,11 @@ from pathlib import Path
 import httpx
 
 from selftaught.client import Client
+from selftaught.contracts import DatasetKind
 from selftaught.stack.handle import Stack
 
 ROOT = Path(__file__).resolve().parents[1]
-ROWS = {
+ROWS: dict[DatasetKind, dict[str, str]] = {
     "instructions": {"instruction": "say it"},
     "labelled": {"instruction": "say it", "chosen": "it", "rejected": "no"},
     "pairs": {"instruction": "say it", "response_a": "it", "response_b": "no"},
@@ -56,11 +56,8 @@ def furnish(gateway: str) -> None:
     """A registered model with its `latest`, and a dataset of each kind, to be found in lists."""
     with Client(gateway) as client:
         for kind, row in ROWS.items():
-            body, headers = f"{json.dumps(row)}\n" * 40, {"content-type": "application/x-ndjson"}
-            client.call("POST", f"/v1/datasets?kind={kind}", content=body, headers=headers)
-        job = client.call("POST", "/v1/models", json={"base_model": "smallworld", "name": "tour"})
-        ended = client.wait(job["id"], 300)
-        assert ended["state"] == "succeeded", ended
+            client.datasets.upload([row] * 40, kind)
+        client.models.register("smallworld", name="tour").wait(300)
 
 
 def run(url: str, options: argparse.Namespace, more: list[str], env: dict[str, str]) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from selftaught.client import ENDED, Client
+from selftaught.client import Client, Job
 from selftaught.contracts import Recipe
 from selftaught.hashing import canonical_sha256
 from selftaught.iterations import row_of
@@ -77,11 +77,11 @@ def run(
     raw = recipe.model_dump(mode="json", by_alias=True)
     record = home / "controls" / f"{canonical_sha256([raw, files])[:16]}.json"
     record.parent.mkdir(exist_ok=True)
-    dataset = known(record, "instructions", lambda: client.upload(instructions)["id"])
+    dataset = known(record, "instructions", lambda: client.datasets.upload(instructions).id)
     data: Json = {"dataset": dataset}
     if labelled is not None:
         data["labelled_dataset"] = known(
-            record, "labelled", lambda: client.upload(labelled, kind="labelled")["id"]
+            record, "labelled", lambda: client.datasets.upload(labelled, "labelled").id
         )
     jobs = {
         f"{arm}/{seed}": {
@@ -114,7 +114,9 @@ def run_jobs(
     each row once, `on_job` all finished runs whenever there are more of them. Of an earlier call's
     jobs, those that were cancelled or failed through the system's fault are started anew.
     """
-    again = [n for n, id_ in _read(record).items() if n in jobs and _worth_again(client.job(id_))]
+    again = [
+        n for n, id_ in _read(record).items() if n in jobs and _worth_again(client.jobs.get(id_))
+    ]
     _write(record, {name: id_ for name, id_ in _read(record).items() if name not in again})
     told: dict[str, int] = {}
     finished: Results = {}
@@ -123,19 +125,19 @@ def run_jobs(
         ids = _read(record)
         running, more = 0, False
         for name in [n for n in jobs if n in ids and n not in finished and n not in failures]:
-            job = client.job(ids[name])
-            rows = scored_rows(client.iterations(ids[name]))
+            job = client.jobs.get(ids[name])
+            rows = scored_rows([one.model_dump(mode="json") for one in job.iterations()])
             for row in rows[told.get(name, 0) :]:
                 on_iteration(name, row)
             told[name] = len(rows)
-            if job["state"] == "succeeded":
+            if job.state == "succeeded":
                 finished[name], more = rows, True
-            elif job["state"] in ENDED:
-                failures[name] = (job["error"] or {}).get("detail") or job["state"]
+            elif job.ended:
+                failures[name] = (job.error and job.error.detail) or str(job.state)
             else:
                 running += 1
         for name in [name for name in jobs if name not in ids][: max(0, at_once - running)]:
-            known(record, name, lambda name=name: client.create_job(**jobs[name])["id"])  # type: ignore[misc]
+            known(record, name, lambda name=name: client.jobs.create(**jobs[name]).id)  # type: ignore[misc]
         finished = {name: finished[name] for name in jobs if name in finished}
         if more:
             on_job(finished)
@@ -143,10 +145,10 @@ def run_jobs(
     return finished, failures
 
 
-def _worth_again(job: Json) -> bool:
+def _worth_again(job: Job) -> bool:
     """Whether an ended job may end better the next time: nobody's data or settings are at fault."""
-    fault = (job["error"] or {}).get("fault")
-    return job["state"] == "cancelled" or (job["state"] == "failed" and fault != "user")
+    fault = job.error and job.error.fault
+    return job.state == "cancelled" or (job.state == "failed" and fault != "user")
 
 
 def known(record: Path, name: str, make: Callable[[], str]) -> str:

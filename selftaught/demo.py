@@ -13,8 +13,8 @@ from typing import Any
 
 from rich.console import Console
 
+from selftaught import Client
 from selftaught.cli.jobs import followed
-from selftaught.client import Client
 from selftaught.iterations import row_of
 from selftaught.stack.handle import Stack
 from selftaught.stack.spec import AlreadyRunning
@@ -31,15 +31,13 @@ def run(home: Path, recipe: str, console: Console) -> int:
     url = ensure_stack(home, console)
     with Client(url) as client:
         console.print(f"gateway {url}  (API pages: {url}/docs)")
-        dataset = client.upload(WORLD / "instructions.jsonl")
-        labelled = client.upload(WORLD / "test.jsonl", kind="labelled")
-        console.print(f"uploaded {dataset['rows']} instructions without labels: {dataset['id']}")
-        console.print(f"uploaded {labelled['rows']} labelled pairs for scoring: {labelled['id']}")
-        job = client.create_job(
-            dataset=dataset["id"], labelled_dataset=labelled["id"], recipe=recipe
-        )
-        console.print(f"job {job['id']}: {url}/v1/jobs/{job['id']}")
-        job = followed(lambda: Client(url, retries=0), job["id"], console)
+        dataset = client.datasets.upload(WORLD / "instructions.jsonl")
+        labelled = client.datasets.upload(WORLD / "test.jsonl", "labelled")
+        console.print(f"uploaded {dataset.rows} instructions without labels: {dataset.id}")
+        console.print(f"uploaded {labelled.rows} labelled pairs for scoring: {labelled.id}")
+        started = client.jobs.create(dataset.id, labelled_dataset=labelled.id, recipe=recipe)
+        console.print(f"job {started.id}: {url}/v1/jobs/{started.id}")
+        job = followed(lambda: Client(url, retries=0), started.id, console)
         if job["state"] != "succeeded":
             console.print_json(data=job["error"] or {"state": job["state"]})
             return 1
@@ -71,7 +69,8 @@ def ensure_stack(home: Path, console: Console) -> str:
 
 def make_report(client: Client, job: Json) -> Json:
     """The report of a finished job, with one pair of the test set judged by its latest version."""
-    rows = [row for row in map(row_of, client.iterations(job["id"])) if row]
+    iterations = client.jobs.get(job["id"]).iterations()
+    rows = [row for one in iterations if (row := row_of(one.model_dump(mode="json")))]
     with (WORLD / "test.jsonl").open() as file:
         pair = json.loads(file.readline())
     judged = client.judge(

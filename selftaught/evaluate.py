@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from selftaught.client import ENDED, Client
+from selftaught import Client, JobFailed
 
 Json = dict[str, Any]
 
@@ -24,18 +24,17 @@ def evaluate(client: Client, benchmark: Path, options: Json, console: Console) -
     `benchmark`: which one the file is, where its fields do not say.
     """
     named = {"benchmark": options.pop("benchmark")} if options.get("benchmark") else {}
-    dataset = client.upload(benchmark, kind="benchmark", **named)
-    console.print(f"{benchmark.name}: {dataset['rows']} examples of {dataset['benchmark']}")
+    dataset = client.datasets.upload(benchmark, "benchmark", **named)
+    console.print(f"{benchmark.name}: {dataset.rows} examples of {dataset.benchmark}")
     asked = {name: value for name, value in options.items() if value is not None}
-    found = client.create_evaluation(dataset=dataset["id"], **asked)
-    total = min(dataset["rows"], asked.get("limit") or dataset["rows"])
+    found = client.evaluations.create(dataset.id, **asked)
+    total = min(dataset.rows, asked.get("limit") or dataset.rows)
     with _bars(console) as bars:
-        task = bars.add_task(f"{found['model']} judges", total=total)
-        while found["state"] not in ENDED:
+        task = bars.add_task(f"{found.model} judges", total=total)
+        while not found.ended:
             time.sleep(0.5)
-            found = client.evaluation(found["id"])
-            bars.update(task, completed=found["examples_done"])
-    return found
+            bars.update(task, completed=found.refresh().examples_done)
+    return found.model_dump(mode="json")
 
 
 def batch(client: Client, pairs: Path, out: BinaryIO, options: Json, console: Console) -> Json:
@@ -43,15 +42,15 @@ def batch(client: Client, pairs: Path, out: BinaryIO, options: Json, console: Co
 
     `options`: the fields of `BatchOptions`; those that are None are left out.
     """
-    found = client.judge_batch(pairs, **options)
-    total = found["request_counts"]["total"]
-    console.print(f"{found['id']}: {total} pairs, judged by {found['model']}")
+    found = client.batches.create(pairs, **options)
+    total = found.request_counts.total
+    console.print(f"{found.id}: {total} pairs, judged by {found.model}")
     with _bars(console) as bars:
-        task = bars.add_task(f"{found['model']} judges", total=total)
-        for result in client.follow_batch(found["id"]):
-            out.write(json.dumps(result).encode() + b"\n")
+        task = bars.add_task(f"{found.model} judges", total=total)
+        for result in found.results():
+            out.write(json.dumps(result.model_dump(mode="json")).encode() + b"\n")
             bars.advance(task)
-    return client.batch(found["id"])
+    return found.refresh().model_dump(mode="json")
 
 
 def _bars(console: Console) -> Progress:
@@ -61,12 +60,12 @@ def _bars(console: Console) -> Progress:
 
 def register(client: Client, options: Json) -> Json:
     """Make a base model a version; the job as it ended (`version`: its ref, if it succeeded)."""
-    job = client.register_model(**{k: v for k, v in options.items() if v is not None})
-    job = client.wait(job["id"])
-    if job["state"] == "succeeded":
-        (iteration,) = client.iterations(job["id"])
-        job["version"] = iteration["model_version"]
-    return job
+    job = client.models.register(**{k: v for k, v in options.items() if v is not None})
+    try:
+        (iteration,) = job.wait().iterations()
+    except JobFailed:
+        return job.model_dump(mode="json")
+    return {**job.model_dump(mode="json"), "version": iteration.model_version}
 
 
 def tables(found: Json) -> Iterable[Table]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import getpass
+from typing import Literal
 
 import typer
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
+from selftaught import ApiError, Client
 from selftaught.cli.output import safe
-from selftaught.client import ApiError, Client, Json
+from selftaught.contracts import ReviewItemOut
 
-VERDICTS = {"a": "A", "b": "B", "t": "tie"}
+VERDICTS: dict[str, Literal["A", "B", "tie"]] = {"a": "A", "b": "B", "t": "tie"}
 CHOICES = "a: A is better, b: B, t: tie, s: skip, q: quit"
 
 
@@ -21,28 +23,28 @@ def run(client: Client, version: str, reviewer: str | None, console: Console) ->
     name = reviewer or getpass.getuser()
     answered = 0
     while True:
-        given = client.next_review(version, name)
-        item = given["item"]
+        given = client.reviews.next(version, name)
+        item = given.item
         if item is None:
             console.print("nothing is left to review", markup=False)
             return answered
-        _show(item, given["left"], console)
+        _show(item, given.left, console)
         letter = _ask()
         if letter == "q":
             return answered
         if letter == "s":
-            client.skip_review(item["id"], name)
+            client.reviews.skip(item.id, name)
             continue
         try:
-            told = client.answer_review(item["id"], name, VERDICTS[letter])
+            told = client.reviews.answer(item.id, name, VERDICTS[letter])
         except ApiError as error:
-            if error.problem.get("code") != "already_published":
+            if error.code != "already_published":
                 raise
             console.print("too late: others have answered this one", markup=False)
             continue
         answered += 1
-        agrees = "agrees" if told["agrees"] else "does not agree"
-        console.print(f"{told['model']} said {told['model_verdict']}: {agrees}", markup=False)
+        agrees = "agrees" if told.agrees else "does not agree"
+        console.print(f"{told.model} said {told.model_verdict}: {agrees}", markup=False)
 
 
 def report(client: Client, version: str, console: Console) -> None:
@@ -50,24 +52,24 @@ def report(client: Client, version: str, console: Console) -> None:
     model, _, number = version.rpartition(":")
     if not number.isdecimal():
         return
-    found = client.review_summary(model, int(number))
-    if found["n"]:
-        low, high = found["ci95"]
-        kappa = "-" if found["kappa"] is None else f"{found['kappa']:.2f}"
+    found = client.reviews.summary(model, int(number))
+    if found.agreement is not None and found.ci95 is not None:
+        low, high = found.ci95
+        kappa = "-" if found.kappa is None else f"{found.kappa:.2f}"
         console.print(
-            f"{version}: {found['n']} reviewed, agreement {found['agreement']:.2f} "
+            f"{version}: {found.n} reviewed, agreement {found.agreement:.2f} "
             f"[{low:.2f}, {high:.2f}], kappa {kappa}",
             markup=False,
         )
 
 
-def _show(item: Json, left: int, console: Console) -> None:
+def _show(item: ReviewItemOut, left: int, console: Console) -> None:
     console.rule(f"{left} left")
-    for turn in item["context"]:
+    for turn in item.context:
         console.print(f"{turn['role']}: {safe(turn['content'])}", markup=False)
-    console.print(safe(item["instruction"]), markup=False, style="bold")
-    for letter in ("a", "b"):
-        console.print(Panel(Text(safe(item[f"response_{letter}"])), title=letter.upper()))
+    console.print(safe(item.instruction), markup=False, style="bold")
+    for letter, response in (("A", item.response_a), ("B", item.response_b)):
+        console.print(Panel(Text(safe(response)), title=letter))
 
 
 def _ask() -> str:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
-from typing import cast
+from typing import NoReturn, cast
 
 import pytest
 from rich.console import Console
 
 from selftaught import review
-from selftaught.client import ApiError, Client, Json
+from selftaught.client import ApiError, Client
+from selftaught.contracts import ReviewItemOut, ReviewNextOut
 
 
 @pytest.mark.parametrize("nasty", ["\x1b]0;title\x07", "\x1b[2J", "\x9b2J", "\r", "\x00", "\x7f"])
 def test_reviewed_text_does_not_steer_the_terminal(nasty: str) -> None:
     written = io.StringIO()
     said = f"one{nasty}two\tthree\nfour"
-    item = {
-        "context": [{"role": "user", "content": said}],
-        "instruction": said,
-        "response_a": said,
-        "response_b": said,
-    }
+    item = ReviewItemOut(
+        id="item_1",
+        context=[{"role": "user", "content": said}],
+        instruction=said,
+        response_a=said,
+        response_b=said,
+        held_until=dt.datetime.now(dt.UTC),
+    )
     review._show(item, 1, Console(file=written, width=80))
     shown = written.getvalue()
     assert shown.count("one\N{REPLACEMENT CHARACTER}") == 4 and shown.count("four") == 4
@@ -32,14 +36,16 @@ class Late:
     """A gateway with one item, which others have answered meanwhile."""
 
     def __init__(self, code: str) -> None:
-        self.code, self.left = code, 1
+        self.code, self.left, self.reviews = code, 1, self
 
-    def next_review(self, _version: str, _reviewer: str) -> Json:
-        item = {"id": "item_1", "context": [], "instruction": "i"}
-        item |= {"response_a": "a", "response_b": "b"}
-        return {"item": item if self.left else None, "left": self.left}
+    def next(self, _version: str, _reviewer: str) -> ReviewNextOut:
+        now = dt.datetime.now(dt.UTC)
+        item = ReviewItemOut(
+            id="item_1", context=[], instruction="i", response_a="a", response_b="b", held_until=now
+        )
+        return ReviewNextOut(item=item if self.left else None, left=self.left)
 
-    def answer_review(self, _item: str, _reviewer: str, _verdict: str) -> Json:
+    def answer(self, _item: str, _reviewer: str, _verdict: str) -> NoReturn:
         self.left = 0
         raise ApiError(409, {"code": self.code, "detail": "d"})
 

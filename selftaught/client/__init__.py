@@ -7,22 +7,16 @@ from selftaught.client._async.batches import AsyncBatch
 from selftaught.client._async.client import AsyncClient
 from selftaught.client._async.evaluations import AsyncEvaluation
 from selftaught.client._async.jobs import AsyncJob
-from selftaught.client._sync import client
 from selftaught.client._sync.batches import Batch
+from selftaught.client._sync.client import Client
 from selftaught.client._sync.evaluations import Evaluation
 from selftaught.client._sync.jobs import Job
 from selftaught.client._sync.judging import JudgeEvent
 from selftaught.client.answers import Json
 from selftaught.client.errors import ApiError, JobFailed
-from selftaught.client.flat import BATCH_ENDED, ENDED, Flat
-
-
-class Client(client.Client, Flat):
-    __doc__ = client.Client.__doc__
-
+from selftaught.client.waiting import ENDED
 
 __all__ = [
-    "BATCH_ENDED",
     "ENDED",
     "ApiError",
     "AsyncBatch",

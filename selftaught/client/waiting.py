@@ -8,6 +8,8 @@ import httpx
 
 from selftaught.client.errors import ApiError
 
+ENDED = frozenset({"succeeded", "completed", "failed", "cancelled"})
+"""States of work that is over, of jobs and batches alike."""
 PAUSE = 0.5
 """Seconds between two looks, at first."""
 LONGEST_PAUSE = 5.0

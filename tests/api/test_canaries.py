@@ -289,13 +289,13 @@ def test_a_question_counts_once_however_often_it_is_asked(world: World) -> None:
 
 def test_the_client_begins_reads_and_ends_a_canary(world: World) -> None:
     with served(create_gateway()) as url, Client(url) as client:
-        begun = client.start_canary("m", "latest", 1, mode="share", share=1, prepare=False)
+        begun = client.canaries.start("m", "latest", 1, 1, mode="share", prepare=False)
         assert world.ask()["canary"]
         until(lambda: len(noted()) == 1)
-        assert client.end_canary("m", "latest")["id"] == begun["id"]
-        assert client.canary_report(begun["id"])["arms"]["canary"]["n"] == 1
+        assert client.canaries.end("m", "latest").id == begun.id
+        assert client.canaries.report(begun.id).arms["canary"].n == 1
         with pytest.raises(ApiError, match="verdict_not_found"):
-            client.verdict("vdt_none")
+            client.verdicts.get("vdt_none")
 
 
 def test_a_shadows_tokens_count_like_all_others(world: World) -> None:

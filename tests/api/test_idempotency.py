@@ -499,13 +499,13 @@ def test_the_client_tries_again_and_makes_one(
     lines = tmp_path / "lines.jsonl"
     lines.write_text('{"instruction": "i", "response_a": "a", "response_b": "b"}\n')
     with served(losing) as url, Client(url) as found:
-        made = found.upload(rows)
-        begun = found.create_job(dataset=made["id"], recipe=RECIPE)
-        batch = found.judge_batch(lines)
+        made = found.datasets.upload(rows)
+        begun = found.jobs.create(made.id, recipe=RECIPE)
+        batch = found.batches.create(lines)
         with pytest.raises(ApiError, match="secret_shown_once"):
-            found.create_key("ci", ["read"])
+            found.keys.create("ci", ["read"])
     assert len(lost) == 4
-    assert [one["id"] for one in client.get("/v1/datasets").json()["data"]] == [made["id"]]
+    assert [one["id"] for one in client.get("/v1/datasets").json()["data"]] == [made.id]
     listed = {one["id"] for one in client.get("/v1/jobs").json()["data"]}
-    assert listed == {begun["id"], batch["id"]}
+    assert listed == {begun.id, batch.id}
     assert len(client.get("/v1/keys").json()["data"]) == 1

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from selftaught import ApiError, JobFailed
-from selftaught.client import Evaluation, Job, _sync
+from selftaught import ApiError, Client, JobFailed
+from selftaught.client import Evaluation, Job
 from selftaught.client.files import DamagedDownload
 from selftaught.settings import get_settings
 from tests.api.helpers import add_versions, served
@@ -82,7 +82,7 @@ def test_every_route_has_a_method(
     weights = get_settings().versions_dir / "m" / "0"
     weights.mkdir(parents=True)
     (weights / "adapter_config.json").write_text("{}")
-    with served(noting) as url, _sync.client.Client(url, retries=0) as client:
+    with served(noting) as url, Client(url, retries=0) as client:
         spaces = [space for name, space in vars(client).items() if not name.startswith("_")]
         handles: list[BaseModel] = [
             client._transport.read(kind, kind.model_json_schema()["examples"][0])

@@ -324,9 +324,8 @@ def test_the_client_deletes(database: object) -> None:
     dataset, job_id = make_dataset(2), make_job()
     with served(create_app()) as url, Client(url) as user:
         with pytest.raises(ApiError, match="is running"):
-            user.delete_job(job_id)
-        user.call("POST", f"/v1/jobs/{job_id}/cancel")
-        user.delete_job(job_id)
-        user.delete_dataset(dataset)
-        user.delete_version("m", 0)
+            user.jobs.get(job_id).delete()
+        user.jobs.get(job_id).cancel().delete()
+        user.datasets.delete(dataset)
+        user.models.delete_version("m", 0)
     assert rows("jobs") == rows("model_versions") == 0 and rows("datasets") == 1

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from selftaught.client import Client
+from selftaught.client import Client, Job
+from selftaught.contracts import DatasetKind
 from selftaught.stack.handle import Stack
 
 SEED = Path(str(files("seeds"))) / "smallworld"
@@ -56,14 +57,15 @@ def datasets(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     folder = tmp_path_factory.mktemp("uploads")
     ids = {}
     with Client(stack.gateway_url) as client:
-        for kind, source, rows in (
+        uploads: tuple[tuple[DatasetKind, str, int], ...] = (
             ("instructions", "instructions.jsonl", 100),
             ("labelled", "dev.jsonl", 12),
-        ):
+        )
+        for kind, source, rows in uploads:
             path = folder / source
             lines = (SEED / "data" / source).read_text().splitlines(keepends=True)
             path.write_text("".join(lines[:rows]))
-            ids[kind] = client.upload(path, kind=kind)["id"]
+            ids[kind] = client.datasets.upload(path, kind).id
     return ids
 
 
@@ -71,9 +73,9 @@ def datasets(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 def tiny_job(client: Client, datasets: dict[str, str], request: pytest.FixtureRequest) -> Any:
     """Starts the tiny job under a model name of the test's own."""
 
-    def start(**overrides: Any) -> dict[str, Any]:
-        return client.create_job(
-            dataset=datasets["instructions"],
+    def start(**overrides: Any) -> Job:
+        return client.jobs.create(
+            datasets["instructions"],
             labelled_dataset=datasets["labelled"],
             recipe="quickstart",
             overrides={**json.loads(json.dumps(TINY)), **overrides},

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from selftaught.client import BATCH_ENDED, ApiError, Client
+from selftaught.client import ApiError, Batch, Client, JobFailed
+from selftaught.contracts import RequestCounts
 from selftaught.stack.handle import Stack
 from tests.system.conftest import SEED
 from tests.system.test_evaluate import selftaught
@@ -32,18 +33,17 @@ def pairs(count: int) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def model(stack: Stack) -> str:
     with Client(stack.gateway_url) as client:
-        job = client.register_model(
-            base_model="smallworld", name="batches", template="smallworld", max_tokens=64
-        )
-        assert client.wait(job["id"], 300)["state"] == "succeeded"
+        client.models.register(
+            "smallworld", name="batches", template="smallworld", max_tokens=64
+        ).wait(300)
     return "batches:0"
 
 
-def judged(client: Client, batch: str, least: int) -> None:
+def judged(batch: Batch, least: int) -> None:
     """Wait until so many pairs are judged."""
     deadline = time.monotonic() + 300
-    while (found := client.batch(batch))["request_counts"]["completed"] < least:
-        assert found["state"] not in BATCH_ENDED and time.monotonic() < deadline, found
+    while batch.refresh().request_counts.completed < least:
+        assert not batch.ended and time.monotonic() < deadline, batch
         time.sleep(0.05)
 
 
@@ -53,35 +53,36 @@ def test_a_killed_worker_costs_no_line_and_doubles_none(
     file = tmp_path / "pairs.jsonl"
     asked = pairs(384)
     file.write_text("".join(json.dumps(one) + "\n" for one in asked))
-    batch = client.judge_batch(file, model=model)
-    judged(client, batch["id"], 128)
+    batch = client.batches.create(file, model=model)
+    judged(batch, 128)
     before = stack.restarts("evaluator-worker")
     stack.kill("evaluator-worker")
-    results = list(client.follow_batch(batch["id"]))
-    assert [one["line"] for one in results] == [*range(1, 385)]
-    assert [one["custom_id"] for one in results] == [one["custom_id"] for one in asked]
+    results = list(batch.results())
+    assert [one.line for one in results] == [*range(1, 385)]
+    assert [one.custom_id for one in results] == [one["custom_id"] for one in asked]
     assert stack.restarts("evaluator-worker") == before + 1
-    ended = client.batch(batch["id"])
-    assert ended["state"] == "completed" and sum(ended["verdicts"].values()) == 384
-    assert ended["request_counts"] == {"total": 384, "completed": 384, "failed": 0}
-    assert list(client.batch_results(batch["id"])) == results
-    requeued = [one for one in client.events(batch["id"]) if one["type"] == "chunk.requeued"]
+    assert batch.wait().state == "completed" and sum(batch.verdicts.values()) == 384
+    assert batch.request_counts == RequestCounts(total=384, completed=384, failed=0)
+    assert list(batch.results(follow=False)) == results
+    requeued = [one for one in batch.events() if one.type == "chunk.requeued"]
     assert len(requeued) == 1, "it was killed in the middle"
     for result, pair in zip(results[:3], asked, strict=False):
         del pair["custom_id"]
-        assert client.judge(**pair, model=model).verdict == result["result"]["verdict"]
+        assert result.result is not None
+        assert client.judge(**pair, model=model).verdict == result.result.verdict
 
 
 def test_cancel_keeps_what_is_finished(client: Client, model: str) -> None:
-    batch = client.judge_batch(iter(pairs(900)), model=model)["id"]
-    judged(client, batch, 128)
-    assert client.cancel_batch(batch)["state"] in ("cancelling", "cancelled")
-    ended = client.wait_batch(batch, 300)
-    done = ended["request_counts"]["completed"]
-    assert ended["state"] == "cancelled" and 128 <= done < 900
-    assert [one["line"] for one in client.batch_results(batch)] == [*range(1, done + 1)]
+    batch = client.batches.create(iter(pairs(900)), model=model)
+    judged(batch, 128)
+    assert batch.cancel().state in ("cancelling", "cancelled")
+    with pytest.raises(JobFailed, match="cancelled"):
+        batch.wait(300)
+    done = batch.request_counts.completed
+    assert batch.state == "cancelled" and 128 <= done < 900
+    assert [one.line for one in batch.results()] == [*range(1, done + 1)]
     with pytest.raises(ApiError, match="batch_finished"):
-        client.cancel_batch(batch)
+        batch.cancel()
 
 
 def test_the_command(stack: Stack, model: str, tmp_path: Path) -> None:

@@ -54,14 +54,14 @@ def test_controls_go_on_where_they_were_stopped(
     arms = ["loop", "one round", "no labels", "random labels", "own majority"]
     assert set(after) == {"instructions", "labelled", *(f"{arm}/3" for arm in arms)}
     for arm in arms:
-        job = client.job(after[f"{arm}/3"])
-        assert (job["state"], job["recipe"]["seed"]) == ("succeeded", 3)
-        assert job["iterations_done"] == (1 if arm == "one round" else 2)
+        job = client.jobs.get(after[f"{arm}/3"])
+        assert (job.state, job.recipe["seed"]) == ("succeeded", 3)
+        assert job.iterations_done == (1 if arm == "one round" else 2)
         assert f"{arm}/3  iteration 1  strict" in done.stderr
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()]
     assert [row[0] for row in cells] == ["arm", "---", *arms]
     assert [row[:2] for row in cells[2:]] == [[arm, "1"] for arm in arms]
-    scores = client.iterations(after["own majority/3"])
-    assert cells[-1][2:5] == [f"{s['metrics']['labelled']['strict_accuracy']:.4f}" for s in scores]
+    scores = client.jobs.get(after["own majority/3"]).iterations()
+    assert cells[-1][2:5] == [f"{s.metrics['labelled']['strict_accuracy']:.4f}" for s in scores]
     assert subprocess.run(command, capture_output=True, text=True).stdout == done.stdout
     assert noted() == after

@@ -47,18 +47,16 @@ def test_a_base_model_is_registered_evaluated_and_serves(
     overall = strict["figures"][0]
     assert overall["name"] == "overall" and 0 < overall["low"] < overall["value"] < overall["high"]
 
-    evaluations = client.call("GET", "/v1/evaluations", params={"model": "base:0"})["data"]
-    other = client.create_evaluation(
-        dataset=evaluations[0]["dataset"], model="base:0", template="verdict-only", limit=70
-    )
-    assert client.wait(other["id"], 600)["state"] == "succeeded"
-    found = client.compare(evaluations[0]["id"], other["id"])
-    paired = found["paired"][0]
-    assert (paired["scoring"], paired["n"], paired["second"]) == ("strict", 70, 0.0), paired
-    assert paired["difference"] == -overall["value"] and paired["p"] < 0.01
-
-    (newest, *_) = client.call("GET", "/v1/evaluations", params={"model": "base:0"})["data"][1:]
-    assert newest["examples_done"] == 70 and newest["settings"]["template"] == "smallworld"
+    first = next(client.evaluations.list(model="base:0"))
+    other = client.evaluations.create(first.dataset, "base:0", template="verdict-only", limit=70)
+    paired = first.compare(other.wait(600).id).paired[0]
+    assert (paired.scoring, paired.n, paired.second) == ("strict", 70, 0.0), paired
+    assert paired.difference == -overall["value"] and paired.p < 0.01
+    assert [one.id for one in client.evaluations.list(model="base:0", limit=2)] == [
+        other.id,
+        first.id,
+    ]
+    assert first.examples_done == 70 and first.settings.template == "smallworld"
     verdict = client.judge("Replace t with w in this: c t", "c w", "c t", model="base")
     assert verdict.model == "base:0", "registering promotes the first version"
 

@@ -17,19 +17,20 @@ from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
 from selftaught.cli import app
-from selftaught.client import ApiError, Client
+from selftaught.client import ApiError, Client, Job
+from selftaught.contracts import EventOut
 from selftaught.stack import state
 from selftaught.stack.handle import Stack
 
 Json = dict[str, Any]
 
 
-def counts(client: Client, job_id: str) -> dict[tuple[int, str], Json]:
+def counts(job: Job) -> dict[tuple[int, str], Json]:
     """Every stage's counts, by iteration and kind."""
     return {
-        (iteration["number"], stage["kind"]): stage["counts"]
-        for iteration in client.iterations(job_id)
-        for stage in iteration["stages"]
+        (iteration.number, stage.kind): stage.counts
+        for iteration in job.iterations()
+        for stage in iteration.stages
     }
 
 
@@ -38,86 +39,85 @@ def undisturbed(stack: Stack, datasets: dict[str, str]) -> dict[tuple[int, str],
     from tests.system.conftest import TINY
 
     with Client(stack.gateway_url) as client:
-        job = client.create_job(
-            dataset=datasets["instructions"],
+        job = client.jobs.create(
+            datasets["instructions"],
             labelled_dataset=datasets["labelled"],
             overrides=TINY,
             model="undisturbed",
         )
-        assert client.wait(job["id"], 900)["state"] == "succeeded"
-        return counts(client, job["id"])
+        return counts(job.wait(900))
 
 
-def await_event(client: Client, job_id: str, match: Callable[[Json], bool]) -> Json:
+def await_event(job: Job, match: Callable[[EventOut], bool]) -> EventOut:
     """The first event that matches, as soon as it is there."""
     deadline = time.monotonic() + 900
     seen = 0
     while time.monotonic() < deadline:
-        for event in client.events(job_id, after=seen):
-            seen = event["seq"]
+        for event in job.events(after=seen, follow=False):
+            seen = event.seq
             if match(event):
                 return event
-            assert not event["type"].startswith("job.failed"), event
+            assert not event.type.startswith("job.failed"), event
         time.sleep(0.02)
     raise AssertionError("the moment never came")
 
 
-def started(kind: str) -> Callable[[Json], bool]:
+def started(kind: str) -> Callable[[EventOut], bool]:
     return lambda event: (
-        event["type"] == "stage.started"
-        and event["data"]["stage"] == kind
-        and event["data"]["iteration"] == 1
+        event.type == "stage.started"
+        and event.data["stage"] == kind
+        and event.data["iteration"] == 1
     )
 
 
-def kill_generator(stack: Stack, client: Client, job_id: str) -> None:
-    await_event(client, job_id, started("judge"))
+def kill_generator(stack: Stack, client: Client, job: Job) -> None:
+    await_event(job, started("judge"))
     stack.kill("generator1")
 
 
-def kill_training_child(_stack: Stack, client: Client, job_id: str) -> None:
-    event = await_event(client, job_id, lambda event: event["type"] == "train.started")
-    os.kill(event["data"]["pid"], signal.SIGKILL)
+def kill_training_child(_stack: Stack, client: Client, job: Job) -> None:
+    event = await_event(job, lambda event: event.type == "train.started")
+    os.kill(event.data["pid"], signal.SIGKILL)
 
 
-def kill_trainer(stack: Stack, client: Client, job_id: str) -> None:
-    await_event(client, job_id, lambda event: event["type"] == "train.started")
+def kill_trainer(stack: Stack, client: Client, job: Job) -> None:
+    await_event(job, lambda event: event.type == "train.started")
     stack.kill("trainer1")
 
 
-def kill_evaluator(stack: Stack, client: Client, job_id: str) -> None:
-    await_event(client, job_id, started("validate"))
+def kill_evaluator(stack: Stack, client: Client, job: Job) -> None:
+    await_event(job, started("validate"))
     stack.kill("evaluator-worker")
     stack.kill("evaluator")
 
 
-def kill_redis(stack: Stack, client: Client, job_id: str) -> None:
-    await_event(client, job_id, started("judge"))
+def kill_redis(stack: Stack, client: Client, job: Job) -> None:
+    await_event(job, started("judge"))
     stack.kill("redis")
 
 
-def stop_trainer(stack: Stack, client: Client, job_id: str) -> None:
+def stop_trainer(stack: Stack, client: Client, job: Job) -> None:
     """As a deployment does it: told to stop, started anew."""
-    await_event(client, job_id, lambda event: event["type"] == "train.started")
+    await_event(job, lambda event: event.type == "train.started")
     stack.process("trainer1").terminate()
-    await_event(client, job_id, lambda event: event["type"] == "chunk.returned")
+    await_event(job, lambda event: event.type == "chunk.returned")
 
 
-def pause_training(stack: Stack, client: Client, job_id: str) -> None:
+def pause_training(stack: Stack, client: Client, job: Job) -> None:
     """From the command line; nobody trains while it is paused."""
-    event = await_event(client, job_id, lambda event: event["type"] == "train.started")
+    event = await_event(job, lambda event: event.type == "train.started")
     asked = ["--home", str(stack.config.home)]
-    result = CliRunner().invoke(app, ["jobs", "pause", job_id, *asked])
-    assert result.output.strip() == f"{job_id} is pausing", result.output
-    await_event(client, job_id, lambda event: event["type"] == "job.paused")
-    assert not psutil.pid_exists(event["data"]["pid"]), "the training has ended"
-    result = CliRunner().invoke(app, ["jobs", "resume", job_id, *asked])
-    assert result.output.strip() == f"{job_id} is running", result.output
+    result = CliRunner().invoke(app, ["jobs", "pause", job.id, *asked])
+    assert result.output.strip() == f"{job.id} is pausing", result.output
+    await_event(job, lambda event: event.type == "job.paused")
+    assert not psutil.pid_exists(event.data["pid"]), "the training has ended"
+    result = CliRunner().invoke(app, ["jobs", "resume", job.id, *asked])
+    assert result.output.strip() == f"{job.id} is running", result.output
 
 
-def stop_everything(stack: Stack, client: Client, job_id: str) -> None:
+def stop_everything(stack: Stack, client: Client, job: Job) -> None:
     """As a deployment does it: all that is ours is told to stop, in the middle; it obeys."""
-    await_event(client, job_id, started("judge"))
+    await_event(job, started("judge"))
     names = [name for name, of in processes(stack).items() if name not in ("postgres", "redis")]
     assert {"gateway", "evaluator", "relay", "generator1", "trainer1"} < set(names)
     log = Path(stack.config.home) / "logs" / "supervisor.log"
@@ -162,18 +162,16 @@ def responds(client: Client) -> bool:
     ],
 )
 def test_a_killed_process_costs_no_result(
-    kill: Callable[[Stack, Client, str], None],
+    kill: Callable[[Stack, Client, Job], None],
     stack: Stack,
     client: Client,
     tiny_job: Any,
     undisturbed: dict[tuple[int, str], Json],
 ) -> None:
     job = tiny_job()
-    kill(stack, client, job["id"])
-    ended = client.wait(job["id"], 900)
-    assert ended["state"] == "succeeded", ended["error"]
-    assert counts(client, job["id"]) == undisturbed
-    assert_nothing_twice(stack, job["id"])
+    kill(stack, client, job)
+    assert counts(job.wait(900)) == undisturbed
+    assert_nothing_twice(stack, job.id)
 
 
 def assert_nothing_twice(stack: Stack, job_id: str) -> None:

@@ -9,11 +9,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pyarrow.parquet as pq
 import pytest
 
-from selftaught.client import ApiError, Client
+from selftaught.client import ApiError, Client, JobFailed
 from selftaught.iterations import row_of
 from selftaught.stack.handle import Stack
 
@@ -23,36 +22,34 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_a_job_ends_with_a_served_judge(
     client: Client, tiny_job: Any, stack: Stack, tmp_path: Path
 ) -> None:
-    job = client.wait(tiny_job()["id"], 900)
-    assert job["state"] == "succeeded", job["error"]
-    iterations = client.iterations(job["id"])
-    assert [entry["number"] for entry in iterations] == [0, 1, 2]
+    job = tiny_job().wait(900)
+    iterations = list(job.iterations())
+    assert [entry.number for entry in iterations] == [0, 1, 2]
     for entry in iterations[1:]:
-        row = row_of(entry)
+        row = row_of(entry.model_dump(mode="json"))
         assert row is not None
         assert row["judgments_sampled"] == 2 * 3 * row["pairs"]
         assert 0 < row["training_examples"] <= row["judgments_kept"] <= row["judgments_sampled"]
-        assert entry["metrics"]["labelled"]["n"] == 12
-        assert entry["tokens"] > 0 and entry["seconds"] > 0
+        assert entry.metrics["labelled"]["n"] == 12
+        assert entry.tokens > 0 and entry.seconds > 0
 
-    files = [client.download(job["id"], 1, "curate", tmp_path / f, f) for f in ("jsonl", "parquet")]
+    files = [job.download(1, "curate", tmp_path / form, form) for form in ("jsonl", "parquet")]
     examples = [json.loads(line) for line in files[0].read_text().splitlines()]
-    assert len(examples) == iterations[1]["counts"]["training_examples"]
+    assert len(examples) == iterations[1].counts["training_examples"]
     assert pq.read_table(files[1]).to_pylist() == examples
 
-    versions = client.call("GET", f"/v1/models/{job['model']}/versions")["data"]
-    newest = max(versions, key=lambda version: version["number"])
-    lineage = newest["lineage"]
-    assert newest["parent"].endswith(":0")
+    newest = next(client.models.versions(job.model))
+    lineage = newest.lineage
+    assert newest.parent is not None and newest.parent.endswith(":0")
     assert lineage["dataset"]["sha256"] and lineage["template"]["sha256"]
-    assert lineage["recipe"] == job["recipe"]
+    assert lineage["recipe"] == job.recipe
     assert lineage["counts"]["2.curate"]["training_examples"] > 0
     assert lineage["base_model"]["license"] == "apache-2.0"
     assert lineage["human_labels_in_training"] is False
 
     pair = ("Repeat these letters: a b c", "a b c", "c b")
-    answer = client.judge(*pair, model=newest["ref"], explain=True)
-    assert answer.model == newest["ref"]
+    answer = client.judge(*pair, model=newest.ref, explain=True)
+    assert answer.model == newest.ref
     assert answer.verdict in ("A", "B", "tie", "unparsable")
     assert [order.order for order in answer.orders] == ["AB", "BA"]
     assert all(order.reasoning for order in answer.orders)
@@ -65,24 +62,22 @@ def test_a_job_ends_with_a_served_judge(
 def test_pairs_made_once_serve_every_iteration(client: Client, tiny_job: Any) -> None:
     pair = {"instructions": 32, "fresh": False, "retries": 1, "near_equal": 0.95}
     select = {"near_duplicates": 0.95, "drop_pii": True}
-    job = client.wait(tiny_job(pair=pair, select=select)["id"], 900)
-    assert job["state"] == "succeeded", job["error"]
-    seed, first, second = client.iterations(job["id"])
-    report = seed["metrics"]["select"]
+    seed, first, second = tiny_job(pair=pair, select=select).wait(900).iterations()
+    report = seed.metrics["select"]
     assert report["rows"] == 100 == report["kept"] + sum(report["dropped"].values())
-    assert first["counts"]["pairs"] > 0
-    assert "pair" not in {stage["kind"] for stage in second["stages"]}
-    assert second["counts"]["judged_pairs"] == first["counts"]["judged_pairs"]
-    assert second["counts"]["judgments_sampled"] == first["counts"]["judgments_sampled"]
+    assert first.counts["pairs"] > 0
+    assert "pair" not in {stage.kind for stage in second.stages}
+    assert second.counts["judged_pairs"] == first.counts["judged_pairs"]
+    assert second.counts["judgments_sampled"] == first.counts["judgments_sampled"]
 
 
 def test_a_job_whose_model_cannot_load_says_so(client: Client, tiny_job: Any) -> None:
-    job = client.wait(tiny_job(base_model="broken")["id"], 900)
-    assert job["state"] == "failed"
-    assert (job["error"]["code"], job["error"]["fault"]) == ("model_load_failed", "user")
-    assert "broken" in job["error"]["detail"]
-    last = list(client.events(job["id"]))[-1]
-    assert last["type"] == "job.failed" and last["data"]["code"] == "model_load_failed"
+    job = tiny_job(base_model="broken")
+    with pytest.raises(JobFailed, match=r"failed: model_load_failed: .*broken"):
+        job.wait(900)
+    assert job.state == "failed" and job.error.fault == "user"
+    last = list(job.events())[-1]
+    assert last.type == "job.failed" and last.data["code"] == "model_load_failed"
 
 
 def test_an_unknown_model_is_refused_by_name(client: Client, tiny_job: Any) -> None:
@@ -93,20 +88,12 @@ def test_an_unknown_model_is_refused_by_name(client: Client, tiny_job: Any) -> N
 
 def test_cancel_stops_a_job_and_keeps_its_versions(client: Client, tiny_job: Any) -> None:
     job = tiny_job(iterations=50)
-    for event in _stream(client, job["id"]):
-        if event == "iteration.succeeded":
+    for event in job.events():
+        if event.type == "iteration.succeeded":
             break
-    client.call("POST", f"/v1/jobs/{job['id']}/cancel")
-    assert client.wait(job["id"], 900)["state"] == "cancelled"
-    assert client.call("GET", f"/v1/models/{job['model']}/versions")["data"]
-
-
-def _stream(client: Client, job_id: str) -> Any:
-    url = f"{client.base_url}/v1/jobs/{job_id}/events"
-    with httpx.stream("GET", url, headers={"Accept": "text/event-stream"}, timeout=900) as stream:
-        for line in stream.iter_lines():
-            if line.startswith("event:"):
-                yield line.split(":", 1)[1].strip()
+    with pytest.raises(JobFailed, match="cancelled"):
+        job.cancel().wait(900)
+    assert list(client.models.versions(job.model))
 
 
 def test_the_tour_of_the_readme(stack: Stack, tmp_path: Path) -> None:

@@ -10,15 +10,13 @@ from selftaught.stack.handle import Stack
 
 
 def test_a_version_is_reviewed(stack: Stack, client: Client, datasets: dict[str, str]) -> None:
-    registered = client.register_model(
-        base_model="smallworld", name="reviewed", template="smallworld", max_tokens=64
-    )
-    assert client.wait(registered["id"], 120)["state"] == "succeeded"
-    job = client.fill_reviews("reviewed", 0, size=10, source=datasets["labelled"])
-    done = client.wait(job["id"], 120)
-    assert (done["kind"], done["state"]) == ("review", "succeeded"), done
-    (iteration,) = client.iterations(job["id"])
-    assert iteration["counts"]["pairs"] == 12
+    client.models.register(
+        "smallworld", name="reviewed", template="smallworld", max_tokens=64
+    ).wait(120)
+    job = client.reviews.fill("reviewed", 0, size=10, source=datasets["labelled"]).wait(120)
+    assert (job.kind, job.state) == ("review", "succeeded"), job
+    (iteration,) = job.iterations()
+    assert iteration.counts["pairs"] == 12
 
     terminal = subprocess.run(
         [sys.executable, "-m", "selftaught.cli", "review", "reviewed:0", "--reviewer", "ada",
@@ -31,15 +29,15 @@ def test_a_version_is_reviewed(stack: Stack, client: Client, datasets: dict[str,
     assert "10 left" in terminal.stdout and "6 left" in terminal.stdout
 
     left = 0
-    while item := client.next_review("reviewed:0", "bob")["item"]:
+    while item := client.reviews.next("reviewed:0", "bob").item:
         left += 1
-        told = client.answer_review(item["id"], "bob", "A", comment="first")
-        assert told["model"] == "reviewed:0" and told["against"] is None
+        told = client.reviews.answer(item.id, "bob", "A", comment="first")
+        assert told.model == "reviewed:0" and told.against is None
     assert left == 6, "the skipped one, too, but not the one that ada still holds"
-    held = client.next_review("reviewed:0", "ada")
-    assert held["left"] == 1
-    client.answer_review(held["item"]["id"], "ada", "B")
-    found = client.review_summary("reviewed", 0)
-    assert (found["n"], found["reviewers"], found["skipped"]) == (10, 2, 1)
-    assert found["source"]["pairs"] == 12.0
-    assert client.review_drift("reviewed")["state"] == "ok"
+    held = client.reviews.next("reviewed:0", "ada")
+    assert held.left == 1 and held.item is not None
+    client.reviews.answer(held.item.id, "ada", "B")
+    found = client.reviews.summary("reviewed", 0)
+    assert (found.n, found.reviewers, found.skipped) == (10, 2, 1)
+    assert found.source.pairs == 12.0
+    assert client.reviews.drift("reviewed").state == "ok"

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from selftaught.client import Client
+from selftaught.client import Client, Job
+from selftaught.contracts import DatasetKind
 from selftaught.stack.handle import Stack
 from tests.s3 import S3
 from tests.system.conftest import SEED, TINY
@@ -102,20 +103,19 @@ def test_two_nodes_share_one_job(s3: S3, tmp_path: Path) -> None:
         workers(stack, second, "generator", "evaluator"),
         Client(stack.gateway_url) as client,
     ):
-        job = client.wait(start(client, tmp_path), 600)
-        assert job["state"] == "succeeded", job["error"]
-        for entry in client.iterations(job["id"])[1:]:
-            counts = entry["counts"]
+        job = start(client, tmp_path).wait(600)
+        for entry in list(job.iterations())[1:]:
+            counts = entry.counts
             assert counts["judgments_sampled"] == 2 * 3 * counts["judged_pairs"]
             kept, wrong = counts["judgments_right"], counts["judgments_wrong"]
             assert 0 < counts["training_examples"] <= kept
             assert kept + wrong + counts["judgments_tie"] <= counts["judgments_sampled"]
-            assert entry["metrics"]["labelled"]["n"] == 12
-            assert count(client, job["id"], entry["number"], "pair", tmp_path) == counts["pairs"]
-            examples = count(client, job["id"], entry["number"], "curate", tmp_path)
+            assert entry.metrics["labelled"]["n"] == 12
+            assert count(job, entry.number, "pair", tmp_path) == counts["pairs"]
+            examples = count(job, entry.number, "curate", tmp_path)
             assert examples == counts["training_examples"]
-        answer = client.judge("Repeat these letters: a b c", "a b c", "c b", model=job["model"])
-        assert answer.model.startswith(f"{job['model']}:")
+        answer = client.judge("Repeat these letters: a b c", "a b c", "c b", model=job.model)
+        assert answer.model.startswith(f"{job.model}:")
 
         here, there = (done(first / "logs" / "generator1.log"), done(second / "generator.log"))
         for kind in ("pair", "judge"):
@@ -142,27 +142,27 @@ def chunks(stack: Stack, kind: str) -> int:
     return sum(k == kind for (k,) in rows(stack, "SELECT kind FROM chunks"))
 
 
-def start(client: Client, folder: Path) -> str:
+def start(client: Client, folder: Path) -> Job:
     ids = {}
-    for kind, name, size in (
+    uploads: tuple[tuple[DatasetKind, str, int], ...] = (
         ("instructions", "instructions.jsonl", 100),
         ("labelled", "dev.jsonl", 12),
-    ):
+    )
+    for kind, name, size in uploads:
         path = folder / name
         lines = (SEED / "data" / name).read_text().splitlines(keepends=True)
         path.write_text("".join(lines[:size]))
-        ids[kind] = client.upload(path, kind=kind)["id"]
-    job = client.create_job(
-        dataset=ids["instructions"],
+        ids[kind] = client.datasets.upload(path, kind).id
+    return client.jobs.create(
+        ids["instructions"],
         labelled_dataset=ids["labelled"],
         recipe="quickstart",
         overrides=SMALL,
         model="two-nodes",
     )
-    return str(job["id"])
 
 
-def count(client: Client, job: str, iteration: int, name: str, folder: Path) -> int:
+def count(job: Job, iteration: int, name: str, folder: Path) -> int:
     """The rows of a download."""
-    path = client.download(job, iteration, name, folder / f"{iteration}-{name}", "jsonl")
+    path = job.download(iteration, name, folder / f"{iteration}-{name}")
     return len(path.read_text().splitlines())

@@ -9,22 +9,18 @@ from typing import Any
 
 import pytest
 
-from selftaught.client import Client
-
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(
     not (ROOT / ".venv-trl" / ".ready").exists(), reason="`make test` or `make check-trl` builds it"
 )
-def test_the_files_of_a_finished_job_train_in_trl_unchanged(
-    client: Client, tiny_job: Any, tmp_path: Path
-) -> None:
+def test_the_files_of_a_finished_job_train_in_trl_unchanged(tiny_job: Any, tmp_path: Path) -> None:
     job = tiny_job(iterations=1, pair={"instructions": 80}, curate={"preferences": True})
-    assert client.wait(job["id"], 600)["state"] == "succeeded"
+    job.wait(600)
     for name in ("curate", "preferences"):
         for form in ("jsonl", "parquet"):
-            client.download(job["id"], 1, name, tmp_path / f"{name}.{form}", form)
+            job.download(1, name, tmp_path / f"{name}.{form}", form)
     done = subprocess.run(
         [sys.executable, "scripts/check_trl.py", tmp_path], cwd=ROOT, capture_output=True, text=True
     )

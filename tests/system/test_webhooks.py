@@ -20,8 +20,7 @@ def test_a_job_is_told_of_and_the_commands_work(stack: Stack, client: Client) ->
     with receiving(Receiver()) as receiver:
         made = command("create", receiver.url, "--event", "job.*", "--event", "alias.moved")
         hook, secret = made.split()
-        job = client.register_model(base_model="smallworld", name="told", template="smallworld")
-        assert client.wait(job["id"], 120)["state"] == "succeeded"
+        client.models.register("smallworld", name="told", template="smallworld").wait(120)
         mine: list[tuple[str, str]] = []
 
         def all_there() -> bool:

@@ -13,7 +13,8 @@ import httpx
 import pytest
 from sqlalchemy import create_engine, text
 
-from selftaught.client import Client
+from selftaught.client import Client, Job
+from selftaught.contracts import EventOut
 from selftaught.stack.handle import Stack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +62,7 @@ def upload(stack: Stack, folder: Path) -> str:
     lines = (SEED / "data" / path.name).read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:400]))
     with Client(stack.gateway_url) as client:
-        return str(client.upload(path, kind="instructions")["id"])
+        return client.datasets.upload(path).id
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +90,9 @@ def client(stack: Stack) -> Iterator[Client]:
 def start_job(client: Client, instructions: str, request: pytest.FixtureRequest) -> Any:
     """Starts the small job under a model name of the test's own."""
 
-    def begin(**overrides: Any) -> Json:
-        return client.create_job(
-            dataset=instructions,
+    def begin(**overrides: Any) -> Job:
+        return client.jobs.create(
+            instructions,
             recipe="quickstart",
             overrides={**json.loads(json.dumps(SMALL)), **overrides},
             model=request.node.name.replace("_", "-").replace("[", ".").replace("]", "")[:63],
@@ -122,9 +123,9 @@ def metric(url: str, name: str) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith(f"vllm:{name}{{"))
 
 
-def events(client: Client, job_id: str, *types: str) -> list[Json]:
+def events(job: Job, *types: str) -> list[EventOut]:
     """The job's events of these types, in order."""
-    return [event for event in client.events(job_id) if event["type"] in types]
+    return [event for event in job.events(follow=False) if event.type in types]
 
 
 def await_(what: Callable[[], Any], seconds: float = 600.0) -> Any:
@@ -138,28 +139,28 @@ def await_(what: Callable[[], Any], seconds: float = 600.0) -> Any:
     raise AssertionError("the moment never came")
 
 
-def judging(stack: Stack, client: Client, job_id: str) -> bool:
+def judging(stack: Stack, job: Job) -> bool:
     """The judge stage is under way."""
-    assert client.job(job_id)["state"] == "running", client.job(job_id)["error"]
+    assert job.refresh().state == "running", job.error
     chunks = rows(
         stack,
         "SELECT count(*) FILTER (WHERE state = 'running') FROM chunks "
         "WHERE job_id = :job AND kind = 'judge'",
-        job=job_id,
+        job=job.id,
     )
     return bool(chunks[0][0])
 
 
-def judged_once(client: Client, job_id: str, samples: int, folder: Path) -> int:
+def judged_once(job: Job, samples: int, folder: Path) -> int:
     """Every pair was judged `samples` times in each order, no sample twice; how many pairs."""
     path = folder / "judge.jsonl"
-    client.download(job_id, 1, "judge", path)
+    job.download(1, "judge", path)
     found = [json.loads(line) for line in path.read_text().splitlines()]
     asked = [(row["pair_id"], row["order"], row["sample"]) for row in found]
     pairs = {pair for pair, _, _ in asked}
     expected = {(p, o, s) for p in pairs for o in ("AB", "BA") for s in range(samples)}
     assert len(asked) == len(set(asked))
     assert set(asked) == expected
-    counted = client.iterations(job_id)[1]["counts"]
+    counted = list(job.iterations())[1].counts
     assert counted["pairs"] == counted["judged_pairs"] == len(pairs)
     return len(pairs)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 
-from selftaught.client import Client
+from selftaught.client import JobFailed
 from selftaught.contracts import LoraSettings
 from selftaught.stack.handle import Stack
 from services.engine import adapters
@@ -55,17 +55,16 @@ def freeze_worker(stack: Stack) -> None:
     ],
 )
 def test_judging_goes_on_when_the_engine_died(
-    disturb: Any, told: str, stack: Stack, client: Client, start_job: Any, tmp_path: Path
+    disturb: Any, told: str, stack: Stack, start_job: Any, tmp_path: Path
 ) -> None:
     job = start_job(pair={"instructions": 160})
-    await_(lambda: judging(stack, client, job["id"]))
+    await_(lambda: judging(stack, job))
     disturb(stack)
-    ended = client.wait(job["id"], 900)
-    assert ended["state"] == "succeeded", ended["error"]
-    happened = events(client, job["id"], "engine.crashed", "engine.hung", "engine.restarted")
-    assert [event["type"] for event in happened] == [told, "engine.restarted"]
-    assert happened[0]["data"]["log"]
-    assert judged_once(client, job["id"], 4, tmp_path) > 100
+    job.wait(900)
+    happened = events(job, "engine.crashed", "engine.hung", "engine.restarted")
+    assert [event.type for event in happened] == [told, "engine.restarted"]
+    assert happened[0].data["log"]
+    assert judged_once(job, 4, tmp_path) > 100
 
 
 def test_an_adapter_that_does_not_serve_is_found_out(stack: Stack, tmp_path: Path) -> None:
@@ -93,13 +92,12 @@ def test_an_adapter_that_does_not_serve_is_found_out(stack: Stack, tmp_path: Pat
 
 
 def test_an_engine_that_cannot_start_fails_the_job_with_its_words(
-    client: Client, start_job: Any
+    start_job: Any,
 ) -> None:
     job = start_job(engine={"max_model_len": 50_000})  # the model knows 1,024 positions
-    ended = client.wait(job["id"], 600)
-    assert (ended["state"], ended["error"]["code"]) == ("failed", "engine_start_failed")
-    assert "50000" in ended["error"]["detail"]
-    types = [event["type"] for event in events(client, job["id"], *ENGINE)]
+    with pytest.raises(JobFailed, match=r"failed: engine_start_failed: .*50000"):
+        job.wait(600)
+    types = [event.type for event in events(job, *ENGINE)]
     assert types == [
         "engine.starting",
         "engine.start_failed",
@@ -118,20 +116,18 @@ ENGINE = (
 )
 
 
-def test_too_little_memory_is_told_as_such(stack: Stack, client: Client, start_job: Any) -> None:
+def test_too_little_memory_is_told_as_such(stack: Stack, start_job: Any) -> None:
     """A model whose context does not fit into the KV cache of 1 GiB."""
     long = stack.home / "models" / "long"
     shutil.copytree(SEED, long, ignore=shutil.ignore_patterns("data"))
     config = json.loads((long / "config.json").read_text())
     (long / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4_000_000}))
     job = start_job(base_model="long")
-    ended = client.wait(job["id"], 600)
-    assert (ended["state"], ended["error"]["code"]) == ("failed", "engine_out_of_memory")
-    assert "KV cache" in ended["error"]["detail"]
+    with pytest.raises(JobFailed, match=r"failed: engine_out_of_memory: .*KV cache"):
+        job.wait(600)
 
 
-def test_a_server_larger_than_any_node_is_refused(client: Client, start_job: Any) -> None:
+def test_a_server_larger_than_any_node_is_refused(start_job: Any) -> None:
     job = start_job(engine={"tensor_parallel": 8})
-    ended = client.wait(job["id"], 120)
-    assert (ended["state"], ended["error"]["code"]) == ("failed", "engine_too_large")
-    assert "8 devices" in ended["error"]["detail"]
+    with pytest.raises(JobFailed, match=r"failed: engine_too_large: .*8 devices"):
+        job.wait(120)

@@ -16,11 +16,10 @@ DEVICES = "cpu"
 
 def test_versions_take_turns_on_one_device(stack: Stack, client: Client, start_job: Any) -> None:
     train = {**SMALL["train"], "method": "full"}
-    job = client.wait(start_job(train=train)["id"], 900)
-    assert job["state"] == "succeeded", job["error"]
+    job = start_job(train=train).wait(900)
     told = [
-        (event["type"], event["data"].get("reason"))
-        for event in events(client, job["id"], "engine.ready", "engine.stopped", "adapter.loaded")
+        (event.type, event.data.get("reason"))
+        for event in events(job, "engine.ready", "engine.stopped", "adapter.loaded")
     ]
     assert told == [
         ("engine.ready", None),
@@ -30,7 +29,7 @@ def test_versions_take_turns_on_one_device(stack: Stack, client: Client, start_j
     ((folder,),) = rows(stack, "SELECT path FROM model_versions WHERE number = 1")
     ((base,),) = rows(stack, "SELECT spec ->> 'base' FROM engine_servers")
     assert base == folder
-    ref = f"{job['model']}:1"
+    ref = f"{job.model}:1"
     answer = client.judge("Repeat this: a b", "a b", "b", model=ref, explain=True)
-    assert answer.model == f"{job['model']}:1"
+    assert answer.model == f"{job.model}:1"
     assert all(order.reasoning for order in answer.orders)

@@ -5,28 +5,29 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from selftaught.client import Client
+from selftaught.client import Client, Job
 from selftaught.contracts import SamplingSettings
 from selftaught.inference.protocol import Request
 from selftaught.stack.handle import Stack
-from tests.vllm.conftest import Json, await_, events, rows, server_urls
+from tests.vllm.conftest import await_, events, rows, server_urls
 
 pytestmark = pytest.mark.vllm
 DEVICES = "cpu"
 
 
 @pytest.fixture(scope="module")
-def job(stack: Stack, instructions: str) -> Json:
+def job(stack: Stack, instructions: str) -> Iterator[Job]:
     from tests.vllm.conftest import SMALL
 
     with Client(stack.gateway_url) as client:
-        started = client.create_job(
-            dataset=instructions,
+        started = client.jobs.create(
+            instructions,
             recipe="quickstart",
             overrides={
                 **SMALL,
@@ -35,18 +36,14 @@ def job(stack: Stack, instructions: str) -> Json:
             },
             model="judge",
         )
-        ended = client.wait(started["id"], 900)
-        assert ended["state"] == "succeeded", ended["error"]
-        return ended
+        yield started.wait(900)
 
 
-def test_generation_and_training_take_turns_on_one_device(
-    stack: Stack, client: Client, job: Json
-) -> None:
+def test_generation_and_training_take_turns_on_one_device(stack: Stack, job: Job) -> None:
     told = [
-        (event["type"], event["data"].get("reason"))
+        (event.type, event.data.get("reason"))
         for event in events(
-            client, job["id"], "engine.ready", "engine.stopped", "train.started", "adapter.loaded"
+            job, "engine.ready", "engine.stopped", "train.started", "adapter.loaded"
         )
     ]
     assert told == [
@@ -61,20 +58,20 @@ def test_generation_and_training_take_turns_on_one_device(
     assert (holder, purpose) == (server, "engine")
 
 
-def test_adaptive_sampling_decides_while_others_run(client: Client, job: Json) -> None:
-    counts = client.iterations(job["id"])[1]["counts"]
+def test_adaptive_sampling_decides_while_others_run(job: Job) -> None:
+    counts = list(job.iterations())[1].counts
     inputs = 2 * counts["judged_pairs"]
     assert counts["judgments_sampled"] + counts["judgments_spared"] == 6 * inputs
     assert 0 < counts["judgments_spared"] < 4 * inputs  # two at least are asked of each
 
 
-def test_the_prefix_cache_is_hit(client: Client, job: Json) -> None:
-    (stopped,) = events(client, job["id"], "engine.stopped")
-    done = stopped["data"]
+def test_the_prefix_cache_is_hit(job: Job) -> None:
+    (stopped,) = events(job, "engine.stopped")
+    done = stopped.data
     assert 0 < done["prompt_tokens_cached"] < done["prompt_tokens"]
-    spent = client.iterations(job["id"])
-    sampled = sum(iteration["counts"]["tokens"] for iteration in spent) - sum(
-        stage["counts"]["tokens"] for stage in spent[1]["stages"] if stage["kind"] == "validate"
+    spent = list(job.iterations())
+    sampled = sum(iteration.counts["tokens"] for iteration in spent) - sum(
+        stage.counts["tokens"] for stage in spent[1].stages if stage.kind == "validate"
     )
     assert done["generation_tokens"] == sampled  # no judgment was asked for twice
 
@@ -90,7 +87,7 @@ def logprobs(url: str, model: str) -> list[float]:
 
 
 def test_the_trained_version_answers_and_the_old_one_still_does(
-    stack: Stack, client: Client, job: Json
+    stack: Stack, client: Client, job: Job
 ) -> None:
     pair = ("Repeat this: a b c", "a b c", "c b a")
     new = client.judge(*pair, model="judge:1", votes=4, explain=True)
@@ -105,25 +102,19 @@ def test_the_trained_version_answers_and_the_old_one_still_does(
     assert logprobs(url, version) == pytest.approx(logprobs(url, version), abs=1e-4)
 
 
-def test_the_alias_moved_with_the_gate_and_rolls_back_in_one_call(
-    client: Client, job: Json
-) -> None:
-    (decided,) = [
-        event
-        for event in events(client, job["id"], "gate.decided")
-        if event["data"]["iteration"] == 1
-    ]
-    latest = "judge:1" if decided["data"]["promoted"] else "judge:0"
+def test_the_alias_moved_with_the_gate_and_rolls_back_in_one_call(client: Client, job: Job) -> None:
+    (decided,) = [event for event in events(job, "gate.decided") if event.data["iteration"] == 1]
+    latest = "judge:1" if decided.data["promoted"] else "judge:0"
     assert client.judge("Repeat this: a", "a", "b", model="judge").model == latest
     for number in (0, 1):
-        client.call("PUT", "/v1/models/judge/aliases/production", json={"version": number})
+        client.models.set_alias("judge", "production", number)
     assert client.judge("Repeat this: a", "a", "b", model="judge:production").model == "judge:1"
-    client.call("POST", "/v1/models/judge/aliases/production/rollback")
+    client.models.rollback("judge", "production")
     assert client.judge("Repeat this: a", "a", "b", model="judge:production").model == "judge:0"
 
 
 def test_what_the_adapter_says_is_what_transformers_says(
-    stack: Stack, client: Client, job: Json
+    stack: Stack, client: Client, job: Job
 ) -> None:
     """The same weights, judged greedily by vLLM and here, give the same verdicts nearly always."""
     from selftaught.inference.local import LocalEngine
@@ -152,7 +143,7 @@ def test_what_the_adapter_says_is_what_transformers_says(
 
 
 def test_the_export_has_the_adapter_in_its_weights(
-    stack: Stack, client: Client, job: Json, tmp_path: Path
+    stack: Stack, client: Client, job: Job, tmp_path: Path
 ) -> None:
     """The merged weights say what vLLM says with the adapter."""
     from selftaught.inference.local import LocalEngine

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from selftaught.client import Client
 from selftaught.stack.handle import Stack
 from tests.vllm.conftest import (
     ROOT,
@@ -56,24 +55,23 @@ def finished_by(stack: Stack, worker: str) -> set[str]:
 
 
 def test_two_workers_share_two_servers_and_one_may_die(
-    stack: Stack, client: Client, start_job: Any, second_node: None, tmp_path: Path
+    stack: Stack, start_job: Any, second_node: None, tmp_path: Path
 ) -> None:
     first = start_job(pair={"instructions": 16})  # for which both nodes start a server
-    assert client.wait(first["id"], 900)["state"] == "succeeded"
+    first.wait(900)
     await_(lambda: len(server_urls(stack)) == 2)
     before = {worker: finished_by(stack, worker) for worker in ("generator1", "generator2")}
     job = start_job(pair={"instructions": 320})
-    await_(lambda: judging(stack, client, job["id"]))
+    await_(lambda: judging(stack, job))
     await_(lambda: finished_by(stack, "generator1") - before["generator1"])
     stack.kill("generator1")
-    ended = client.wait(job["id"], 900)
-    assert ended["state"] == "succeeded", ended["error"]
-    assert judged_once(client, job["id"], 4, tmp_path) > 200
+    job.wait(900)
+    assert judged_once(job, 4, tmp_path) > 200
     ((chunks, done, attempts),) = rows(
         stack,
         "SELECT count(*), count(DISTINCT artifact_id), sum(attempt) FROM chunks "
         "WHERE job_id = :job AND kind = 'judge'",
-        job=job["id"],
+        job=job.id,
     )
     assert chunks == done
     assert attempts - chunks <= 1  # at most the chunk that the dead one held was begun again

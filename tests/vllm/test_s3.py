@@ -36,19 +36,14 @@ def test_adapters_come_to_a_node_through_the_bucket(tmp_path: Path) -> None:
         node = subprocess.Popen([sys.executable, "-m", "services.engine.main"], env=own, cwd=ROOT)
         try:
             with Client(stack.gateway_url) as client:
-                job = client.create_job(
-                    dataset=upload(stack, tmp_path),
-                    recipe="quickstart",
-                    overrides=SMALL,
-                    model="judge",
-                )
-                ended = client.wait(job["id"], 900)
-                assert ended["state"] == "succeeded", ended["error"]
+                job = client.jobs.create(
+                    upload(stack, tmp_path), recipe="quickstart", overrides=SMALL, model="judge"
+                ).wait(900)
                 answer = client.judge("Repeat this: a b c", "a b c", "c b a", model="judge:1")
                 assert answer.model == "judge:1"
-                (loaded,) = events(client, job["id"], "adapter.loaded")
+                (loaded,) = events(job, "adapter.loaded")
                 ((version,),) = rows(stack, "SELECT id FROM model_versions WHERE number = 1")
-                assert loaded["data"]["version"] == version and loaded["data"]["node"] == "engines"
+                assert loaded.data["version"] == version and loaded.data["node"] == "engines"
                 there = {folder.name for folder in (home / "versions").iterdir()}
                 assert version in there and len(there) == 2, "it, and the probe"
         finally:

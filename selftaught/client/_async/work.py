@@ -12,12 +12,10 @@ from pydantic import Field
 from selftaught.client._async.transport import AsyncHandle, told
 from selftaught.client.answers import parse, url
 from selftaught.client.errors import ApiError, JobFailed
-from selftaught.client.waiting import Watch
+from selftaught.client.waiting import ENDED, Watch
 from selftaught.contracts import EventOut, Page, Problem
 from selftaught.sse import MEDIA_TYPE
 
-ENDED = frozenset({"succeeded", "completed", "failed", "cancelled"})
-"""States of work that is over, of jobs and batches alike."""
 SILENCE_SECONDS = 60.0
 """A stream of events that says nothing for so long is lost; the gateway speaks every 15 s."""
 
