@@ -95,4 +95,4 @@ def test_the_command(stack: Stack, model: str, tmp_path: Path) -> None:
     assert [len(one["result"]["orders"]) for one in results] == [1] * 5
     file.write_text("{}\n[]\n")
     done = selftaught(stack, "batch", file, out, "--model", model)
-    assert done.returncode == 1 and "line 2, None: not a JSON object" in done.stderr
+    assert done.returncode == 1 and "line 2: not a JSON object" in done.stderr
