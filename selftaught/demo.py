@@ -15,6 +15,7 @@ from rich.console import Console
 
 from selftaught import Client
 from selftaught.cli.jobs import followed
+from selftaught.cli.watch import PATIENCE
 from selftaught.iterations import row_of
 from selftaught.stack.handle import Stack
 from selftaught.stack.spec import AlreadyRunning
@@ -37,7 +38,7 @@ def run(home: Path, recipe: str, console: Console) -> int:
         console.print(f"uploaded {labelled.rows} labelled pairs for scoring: {labelled.id}")
         started = client.jobs.create(dataset.id, labelled_dataset=labelled.id, recipe=recipe)
         console.print(f"job {started.id}: {url}/v1/jobs/{started.id}")
-        job = followed(lambda: Client(url, retries=0), started.id, console)
+        job = followed(lambda: Client(url, timeout=PATIENCE, retries=0), started.id, console)
         if job["state"] != "succeeded":
             console.print_json(data=job["error"] or {"state": job["state"]})
             return 1

@@ -55,6 +55,7 @@ _HINTS = {
     "unknown_model": "`selftaught models list` shows those there are",
     "version_not_found": "`selftaught models versions NAME` shows those there are",
     "unknown_recipe": "`selftaught recipes list` shows them; a file works too: --recipe mine.yaml",
+    "invalid_recipe": "`selftaught recipes show NAME` has every setting as --set takes it",
     "no_such_data": "`selftaught jobs data JOB` shows what there is",
     "job_not_ended": "`selftaught jobs cancel JOB` first",
     "quota_exceeded": "`selftaught usage` shows what is used and when it begins anew",
@@ -88,8 +89,9 @@ class Group(TyperGroup):
             note("interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
-            if isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "exit_code"):
-                raise  # typer's own
+            own = isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "exit_code")
+            if own or isinstance(error, BrokenPipeError):  # as of `.. | head`
+                raise  # typer's to handle
             if os.environ.get("SELFTAUGHT_TRACEBACK"):
                 raise
             tell(error)

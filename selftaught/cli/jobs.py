@@ -258,9 +258,12 @@ def download(
 
 def follow_to_the_end(job_id: str, url: str | None, home: Path, as_json: bool) -> None:
     """Tell of a job until it has ended; raises Failed if it did not succeed, Exit at Ctrl-C."""
+    from selftaught.cli.watch import PATIENCE
     from selftaught.client import Client
 
-    ended = followed(lambda: Client(find(url, home), retries=0), job_id, out, as_json)
+    ended = followed(
+        lambda: Client(find(url, home), timeout=PATIENCE, retries=0), job_id, out, as_json
+    )
     need_success(ended)
     note(f"{job_id} succeeded{_took(ended)}")
     if ended["kind"] == "loop":
@@ -284,10 +287,9 @@ def followed(
                 tell(item)
                 ended = item.job if isinstance(item, Snapshot) else ended
     except KeyboardInterrupt:
-        note(
-            f"{job_id} goes on without you; see it again: selftaught jobs watch {job_id}; stop it: "
-            f"selftaught jobs cancel {job_id}"
-        )
+        note(f"{job_id} goes on without you")
+        note(f"watch it again: selftaught jobs watch {job_id}")
+        note(f"stop it: selftaught jobs cancel {job_id}")
         raise typer.Exit(INTERRUPTED) from None
     return ended
 

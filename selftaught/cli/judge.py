@@ -102,7 +102,8 @@ def tell(found: Json) -> None:
         line += f" (probability {likely[verdict.lower()]:.3f})"
     out.print(line, style="bold")
     for order in found["orders"]:
-        told = f"{order['order']}: {order['verdict']}"
+        shown = " (shown swapped)" if order["order"] == "BA" else ""
+        told = f"{order['order']}{shown}: {order['verdict']}"
         say(told + (f"  {order['reasoning']}" if order.get("reasoning") else ""))
     if found["orders_agree"] is False:
         say("the orders do not agree")

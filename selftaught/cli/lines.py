@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from rich.console import Console
 from rich.text import Text
 
@@ -12,7 +10,15 @@ from selftaught.cli.output import emit_line, note, safe
 from selftaught.cli.watch import Event, Item, Lost, Snapshot
 from selftaught.iterations import row_of
 
-LONGEST = 160
+TOLD = {
+    "select": ("rows", "selected"),
+    "pair": ("instructions", "pairs"),
+    "judge": ("judged_pairs", "judgments_sampled", "judgments_right"),
+    "curate": ("judgments_kept", "training_examples"),
+    "train": ("steps", "train_tokens"),
+    "validate": ("scored_pairs",),
+}
+"""Stage -> its counts that are told."""
 
 
 class Lines:
@@ -22,7 +28,9 @@ class Lines:
     def __init__(self, console: Console, as_json: bool = False) -> None:
         self._console, self._as_json = console, as_json
         self._tenths: dict[str, int] = {}
-        self._scored: set[int] = set()
+        self._rows: dict[int, Json] = {}
+        """Iteration -> how good its version is, as far as that is known."""
+        self._untold: set[int] = set()
         self._lost = False
 
     def tell(self, item: Item) -> None:
@@ -39,15 +47,19 @@ class Lines:
                 self._console.print(Text(safe(line)))
 
     def _of(self, item: Item) -> list[str]:
+        lines = []
         if isinstance(item, Snapshot):
             rows = [row for row in map(row_of, item.iterations) if row]
-            fresh = [row for row in rows if row["iteration"] not in self._scored]
-            self._scored |= {row["iteration"] for row in fresh}
-            return [_scored(row) for row in fresh]
-        if isinstance(item, Event):
-            text = self._text(item.body["type"], item.body["data"])
-            return [f"{item.body['created_at'][11:19]}  {text}"] if text else []
-        return []
+            self._rows = {row["iteration"]: row for row in rows}
+        elif isinstance(item, Event):
+            kind, data = item.body["type"], item.body["data"]
+            if text := self._text(kind, data):
+                lines.append(f"{item.body['created_at'][11:19]}  {text}")
+            if kind == "iteration.succeeded":
+                self._untold.add(data["iteration"])
+        known = sorted(self._untold & self._rows.keys())
+        self._untold -= set(known)
+        return [*lines, *(_scored(self._rows[number]) for number in known)]
 
     def _text(self, kind: str, data: Json) -> str | None:
         where = f"iteration {data['iteration']}: " if data.get("iteration") is not None else ""
@@ -63,16 +75,22 @@ class Lines:
             self._tenths.pop(data["stage"], None)
             return f"{where}{data['stage']} started, chunks: {data['chunks']}"
         if kind == "stage.succeeded":
-            counts = ", ".join(f"{name} {count}" for name, count in data["counts"].items())
-            return _short(f"{where}{data['stage']} done" + (f": {counts}" if counts else ""))
+            return f"{where}{data['stage']} done" + _counts(data["stage"], data["counts"])
         if kind == "version.published":
             return f"{where}version {data['version']} published"
         if kind in ("iteration.started", "iteration.succeeded"):
             return f"iteration {data['iteration']} {kind.partition('.')[2]}"
         if kind == "job.failed":
             return f"job failed: {data.get('detail')} ({data.get('code')})"
-        rest = {name: value for name, value in data.items() if name != "iteration"}
-        return _short(f"{where}{kind.replace('.', ' ')}" + (f" {json.dumps(rest)}" if rest else ""))
+        if kind == "gate.decided":
+            failed = [reason for reason in data["reasons"] if reason.endswith("failed")]
+            return f"{where}gate: " + ("; ".join(failed) or "passed")
+        plain = [
+            f"{name} {value}"
+            for name, value in data.items()
+            if name not in ("iteration", "pid") and isinstance(value, str | int | float)
+        ]
+        return f"{where}{kind.replace('.', ' ')}" + (f": {', '.join(plain)}" if plain else "")
 
     def _tenth(self, what: str, done: int, of: int) -> bool:
         """Whether another tenth of it is done."""
@@ -92,5 +110,8 @@ def _scored(row: Json) -> str:
     )
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+def _counts(stage: str, counts: Json) -> str:
+    """What most people want to know of a stage; `jobs show --json` has the rest."""
+    names = [name for name in TOLD.get(stage, list(counts)[:3]) if name in counts]
+    told = ", ".join(f"{name.replace('_', ' ')} {counts[name]:,}" for name in names)
+    return f": {told}" if told else ""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 PAUSE = 0.5
 """Seconds before the gateway is asked again for the first time; then twice as many, and so on."""
 LONGEST_PAUSE = 15.0
+PATIENCE = 30.0
+"""Seconds that an answer may take; one that takes longer is asked for again."""
 SILENCE = 45.0
 """Seconds without a sign of life, after which a connection is given up; the gateway sends a comment
 every 15."""

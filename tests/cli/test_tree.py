@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
 
 from selftaught.cli import app
+from tests.cli.conftest import Gateway
+from tests.work.helpers import make_job
 
 WITHOUT_JSON = {
     "migrate": "Alembic writes there what it does, and nothing else is to tell",
@@ -59,11 +63,13 @@ for name in ("sqlalchemy", "celery", "fastapi", "torch", "yaml", "psutil", "redi
              "alembic", "numpy", "transformers", "orjson", "aiohttp", "pydantic_settings"):
     sys.modules[name] = None
 from selftaught.cli import app
+from tests.cli.conftest import Gateway
+from tests.work.helpers import make_job
 app(sys.argv[1:], prog_name="selftaught")
 """
 
 
-def blocked(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+def blocked(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The command in a process that has only what the base package brings."""
     return subprocess.run(
         [sys.executable, "-c", BLOCKED, *arguments], capture_output=True, text=True, timeout=60
@@ -73,6 +79,18 @@ def blocked(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 def test_help_needs_no_package_of_the_services() -> None:
     done = blocked("--help")
     assert done.returncode == 0 and "datasets" in done.stdout, done.stderr
+
+
+def test_the_api_needs_no_package_of_the_services(gateway: Gateway, tmp_path: Path) -> None:
+    job_id = make_job()
+    done = blocked("jobs", "list", "--url", gateway.url)
+    assert done.returncode == 0 and done.stdout.startswith(f"{job_id}\tloop\trunning\t"), (
+        done.stderr
+    )
+    rows = tmp_path / "rows.txt"
+    rows.write_text("say 1\nsay 2\n")
+    done = blocked("datasets", "upload", str(rows), "--json", "--url", gateway.url)
+    assert json.loads(done.stdout)["rows"] == 2, done.stderr
 
 
 def test_a_missing_package_is_told_with_the_extra_that_brings_it() -> None:
