@@ -114,7 +114,7 @@ def list_jobs(
         (one["id"], one["kind"], one["state"], one["model"], _far(one), moment(one["created_at"]))
         for one in found
     ]
-    rows(("job", "kind", "state", "model", "iterations", "started"), lines)
+    rows(("job", "kind", "state", "model", "done", "started"), lines)
 
 
 @app.command("show")

@@ -6,6 +6,7 @@ from others never steer the terminal.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 import sys
@@ -77,8 +78,8 @@ def rows(titles: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in titles:
-        table.add_column(title, overflow="fold")
+    for place, title in enumerate(titles):
+        table.add_column(title, overflow="fold", no_wrap=place == 0)  # what is copied stays whole
     for line in lines:
         table.add_row(*(Text(_flat(cell)) for cell in line))
     out.print(table)
@@ -104,8 +105,13 @@ def confirm(question: str, yes: bool) -> None:
 
 
 def moment(stamp: str | None) -> str:
-    """A time of the API, to the second."""
-    return "-" if stamp is None else stamp[:19].replace("T", " ")
+    """A time of the API (UTC): to the second, on a terminal short."""
+    if stamp is None:
+        return "-"
+    if not out.is_terminal:
+        return stamp[:19].replace("T", " ")
+    time, now = dt.datetime.fromisoformat(stamp), dt.datetime.now(dt.UTC)
+    return f"{time:%b %d %H:%M}" if time.year == now.year else f"{time:%Y-%m-%d}"
 
 
 def size(number: float) -> str:
