@@ -112,6 +112,6 @@ def _scored(row: Json) -> str:
 
 def _counts(stage: str, counts: Json) -> str:
     """What most people want to know of a stage; `jobs show --json` has the rest."""
-    names = [name for name in TOLD.get(stage, list(counts)[:3]) if name in counts]
+    names = [name for name in TOLD.get(stage, ()) if name in counts] or list(counts)[:3]
     told = ", ".join(f"{name.replace('_', ' ')} {counts[name]:,}" for name in names)
     return f": {told}" if told else ""

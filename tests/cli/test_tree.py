@@ -63,8 +63,6 @@ for name in ("sqlalchemy", "celery", "fastapi", "torch", "yaml", "psutil", "redi
              "alembic", "numpy", "transformers", "orjson", "aiohttp", "pydantic_settings"):
     sys.modules[name] = None
 from selftaught.cli import app
-from tests.cli.conftest import Gateway
-from tests.work.helpers import make_job
 app(sys.argv[1:], prog_name="selftaught")
 """
 

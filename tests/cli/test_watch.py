@@ -62,7 +62,7 @@ def test_without_a_terminal_there_are_lines(gateway: Gateway, run: Command) -> N
     drain(job_id)
     said, notes = run("jobs", "watch", job_id)
     assert "iteration 0: select started, chunks: 1\n" in said
-    assert "iteration 1: judge done: judge_rows " in said
+    assert "iteration 1: judge done: judge rows 16\n" in said
     assert said.splitlines()[-1].endswith("job succeeded")
     assert notes.splitlines()[-1] == "ask it: selftaught judge --model kernel-test INSTRUCTION A B"
 
