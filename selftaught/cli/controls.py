@@ -9,6 +9,7 @@ import typer
 
 from selftaught.cli import settings
 from selftaught.cli.completion import recipe_names
+from selftaught.cli.errors import Failed
 from selftaught.cli.gateway import DEFAULT_HOME, Home, Url, connect
 from selftaught.cli.output import AsJson, emit, note
 
@@ -38,6 +39,8 @@ def controls(
     loop seed is a job. The same call after an interruption goes on. Starts the stack of this home
     if no gateway is named and none runs.
     """
+    import httpx
+
     from selftaught.contracts import Recipe
     from selftaught.controls import means, run
     from selftaught.registry import load_recipe
@@ -47,10 +50,13 @@ def controls(
     numbers = sorted(map(int, seeds.split(",")))
     named = settings.recipe(recipe)
     wanted = Recipe.model_validate(load_recipe(named) if isinstance(named, str) else named)
-    with connect(url, home, start=True) as client:
-        results, failures = run(
-            client, home.resolve(), wanted, instructions, labelled, numbers, at_once, note
-        )
+    try:
+        with connect(url, home, start=True) as client:
+            results, failures = run(
+                client, home.resolve(), wanted, instructions, labelled, numbers, at_once, note
+            )
+    except httpx.TransportError as error:
+        raise Failed(f"the gateway is away ({error})", "the same command goes on") from error
     if as_json:
         emit({"results": results, "failures": failures})
     else:

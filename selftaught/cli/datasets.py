@@ -19,6 +19,7 @@ from selftaught.cli.output import (
     moment,
     note,
     rows,
+    safe,
     show,
     size,
 )
@@ -125,7 +126,7 @@ def send(client: Client, file: Path, kind: str = "instructions", **named: str | 
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
@@ -133,12 +134,12 @@ def send(client: Client, file: Path, kind: str = "instructions", **named: str | 
     )
     named["name"] = named.get("name") or file.stem
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
-        task = bars.add_task(f"uploading {file.name}", total=None)
+        task = bars.add_task(f"uploading {safe(file.name)}", total=None)
 
         def sent(place: int, total: int) -> None:
             bars.update(task, completed=place, total=total)
             if place >= total:
-                bars.update(task, description=f"checking {file.name}")
+                bars.update(task, description=f"checking {safe(file.name)}")
 
         made = client.datasets.upload(file, cast("DatasetKind", kind), **named, progress=sent)
     found = made.model_dump(mode="json")

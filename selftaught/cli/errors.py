@@ -186,7 +186,10 @@ def _without_an_answer(error: httpx.TransportError) -> tuple[str, str | None]:
             f"no gateway at {url} ({error})",
             "start one with `selftaught up`, or set SELFTAUGHT_URL to where it is",
         )
-    return f"the connection to {url} broke off ({error})", "try again"
+    return (
+        f"the connection to {url} broke off ({error})",
+        "`selftaught jobs list` shows what goes on there",
+    )
 
 
 def _url(error: httpx.TransportError) -> str:

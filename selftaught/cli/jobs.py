@@ -14,7 +14,7 @@ from selftaught.cli.completion import datasets as dataset_ids
 from selftaught.cli.completion import jobs as ids
 from selftaught.cli.completion import models, recipe_names
 from selftaught.cli.datasets import send
-from selftaught.cli.errors import INTERRUPTED
+from selftaught.cli.errors import INTERRUPTED, Failed
 from selftaught.cli.evaluate import need_success
 from selftaught.cli.gateway import DEFAULT_HOME, Home, Json, Limit, Url, at, connect, find, pages
 from selftaught.cli.output import (
@@ -250,7 +250,7 @@ def download(
 ) -> None:
     """Write rows of a stage to a file, whole or not at all."""
     path = target or Path(f"{name}-{iteration}.{form}")
-    with connect(url, home) as client, err.status(f"downloading {path.name}"):
+    with connect(url, home) as client, err.status("downloading"):
         client.jobs.get(job_id).download(iteration, name, path, form)
     written = path.stat().st_size
     show({"file": str(path), "bytes": written}, as_json, f"{path}: {size(written)}")
@@ -298,7 +298,7 @@ def _teller(
     console: Console, as_json: bool
 ) -> tuple[Callable[[Item], None], AbstractContextManager[object]]:
     """Who tells of what happens, and what stands around it."""
-    if console.is_terminal and not as_json:
+    if console.is_terminal and not console.is_dumb_terminal and not as_json:
         from rich.live import Live
 
         from selftaught.cli.picture import Picture
@@ -319,8 +319,12 @@ def _ask(job_id: str, what: str, url: str | None, home: Path, as_json: bool) -> 
 
 def _dataset(client: Client, given: str, kind: str) -> str:
     """A dataset's id: as given, or of the file that was given and is uploaded now."""
+    if given.startswith("ds_"):
+        return given
     path = Path(given)
-    return str(send(client, path, kind)["id"]) if path.is_file() else given
+    if not path.is_file():
+        raise Failed(f"there is no file {given}, and a dataset's id begins with ds_")
+    return str(send(client, path, kind)["id"])
 
 
 def _far(job: Json) -> str:

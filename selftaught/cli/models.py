@@ -231,7 +231,7 @@ def export(
     if not adapter:
         from selftaught.export import export as run
 
-        with err.status(f"merging {found['ref']}"):
+        with err.status("merging"):
             run(found, home.resolve() / "versions", out.resolve())
     told = {"version": found["ref"], "folder": str(out.resolve())}
     show(told, as_json, f"{found['ref']} -> {out}")

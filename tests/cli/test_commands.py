@@ -37,7 +37,7 @@ def here(gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> H
 
 
 def test_a_file_goes_up_and_is_found_again(gateway: Gateway, here: Here, tmp_path: Path) -> None:
-    file = tmp_path / "mine.jsonl"
+    file = tmp_path / "[/mine]\x1b.jsonl"
     file.write_text('{"ask": "one"}\n{"ask": "two"}\n')
     done = here("datasets", "upload", file, "--column", "ask", "--name", "first")
     dataset = done.stdout.strip()
@@ -115,12 +115,13 @@ def test_a_job_from_files_with_settings(gateway: Gateway, here: Here, tmp_path: 
     ("arguments", "code", "said"),
     [
         (["--dataset", "ds_none"], 1, "there is no dataset 'ds_none' (404 dataset_not_found)"),
-        (["--dataset", "d", "--set", "iterations"], 2, "'iterations' is not NAME=VALUE"),
-        (["--dataset", "d", "--set", "=1"], 2, "is not NAME=VALUE"),
-        (["--dataset", "d", "--set", "seed=1", "--set", "seed.x=1"], 2, "seed has a value"),
-        (["--dataset", "d", "--recipe", "gone.yaml"], 1, "there is no file gone.yaml"),
-        (["--dataset", "d", "--recipe", "nobody"], 1, "`selftaught recipes list` shows them"),
-        (["--dataset", "d", "--set", "judge.sampels=1"], 1, "overrides.judge.sampels: "),
+        (["--dataset", "rows.jsnl"], 1, "there is no file rows.jsnl, and a dataset's id begins"),
+        (["--dataset", "ds_none", "--set", "iterations"], 2, "'iterations' is not NAME=VALUE"),
+        (["--dataset", "ds_none", "--set", "=1"], 2, "is not NAME=VALUE"),
+        (["--dataset", "ds_none", "--set", "seed=1", "--set", "seed.x=1"], 2, "seed has a value"),
+        (["--dataset", "ds_none", "--recipe", "gone.yaml"], 1, "there is no file gone.yaml"),
+        (["--dataset", "ds_none", "--recipe", "nobody"], 1, "`selftaught recipes list` shows them"),
+        (["--dataset", "ds_none", "--set", "judge.sampels=1"], 1, "overrides.judge.sampels: "),
     ],
 )
 def test_what_is_wrong_with_a_job(here: Here, arguments: list[str], code: int, said: str) -> None:

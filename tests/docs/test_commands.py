@@ -66,9 +66,10 @@ def _pages() -> Iterator[object]:
 def starts_its_own(blocks: list[Block]) -> bool:
     """Whether a page starts a stack itself, and so begins without one."""
     return any(
-        re.search(r"selftaught (up|demo)\b", block.text)
+        re.search(r"selftaught (up|demo)\b", command.text)
         for block in blocks
         if block.is_command and not block.not_run
+        for command in commands(block)
     )
 
 
