@@ -125,7 +125,7 @@ def show_job(
 
     With --json: the job, with its `iterations` beside its other fields.
     """
-    from selftaught.cli.picture import table
+    from selftaught.cli.picture import far, table
     from selftaught.cli.watch import look
     from selftaught.iterations import row_of
 
@@ -146,6 +146,7 @@ def show_job(
             ("dataset", job["dataset"]),
             ("labelled", job["labelled_dataset"]),
             ("iterations", _far(job)),
+            ("progress", far(job)),
             ("started", moment(job["started_at"])),
             ("ended", moment(job["finished_at"]) if job["finished_at"] else None),
             ("error", f"{error['detail']} ({error['code']})" if error else None),

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from selftaught.cli.gateway import Json
 from selftaught.cli.output import duration, safe
-from selftaught.cli.watch import Event, Item, Lost, Snapshot
+from selftaught.cli.watch import ENDED, Event, Item, Lost, Snapshot
 from selftaught.iterations import row_of
 
 STATES = {
@@ -32,6 +32,8 @@ class Picture:
     def __init__(self) -> None:
         self._job: Json = {}
         self._iterations: list[Json] = []
+        self._seen = time.monotonic()
+        """When the gateway told these two."""
         self._steps: dict[int, Json] = {}
         """Iteration -> its training's last step."""
         self._lost: Lost | None = None
@@ -42,15 +44,13 @@ class Picture:
         self._lost = item if isinstance(item, Lost) else None
         if isinstance(item, Snapshot):
             self._job, self._iterations = item.job, item.iterations
-            for iteration in self._iterations:
-                for stage in iteration["stages"]:
-                    stage["since"] = time.monotonic() - (stage["seconds"] or 0.0)
+            self._seen = time.monotonic()
         elif isinstance(item, Event):
             self._apply(item.body["type"], item.body["data"])
 
     def _apply(self, kind: str, data: Json) -> None:
-        """Between two snapshots: stages that start, get on and end. News that is old by now, since
-        the stream tells everything from the beginning, changes nothing."""
+        """Between two snapshots: how far a stage is. News that is old by now, since the stream
+        tells everything from the beginning, changes nothing."""
         if kind == "train.step":
             self._steps[data["iteration"]] = data
         elif kind == "stage.progress":
@@ -59,26 +59,6 @@ class Picture:
                     for stage in iteration["stages"]:
                         if stage["kind"] == data["stage"]:
                             stage["chunks_done"] = max(stage["chunks_done"], data["done"])
-        elif kind == "iteration.started":
-            if all(one["number"] != data["iteration"] for one in self._iterations):
-                fresh = {"number": data["iteration"], "state": "running", "stages": []}
-                self._iterations = [*self._iterations, {**fresh, "metrics": {}}]
-        elif kind in ("stage.started", "stage.succeeded"):
-            for iteration in self._iterations:
-                if iteration["number"] == data["iteration"]:
-                    self._turn(iteration["stages"], kind, data)
-
-    @staticmethod
-    def _turn(stages: list[Json], kind: str, data: Json) -> None:
-        known = {stage["kind"]: stage for stage in stages}
-        stage = known.get(data["stage"])
-        now = time.monotonic()
-        if kind == "stage.started" and stage is None:
-            fresh = {"kind": data["stage"], "state": "running", "since": now, "seconds": None}
-            stages.append({**fresh, "chunks": data["chunks"], "chunks_done": 0})
-        elif kind == "stage.succeeded" and stage is not None and stage["state"] == "running":
-            stage |= {"state": "succeeded", "chunks_done": stage["chunks"]}
-            stage["seconds"] = now - stage["since"]
 
     def __rich__(self) -> RenderableType:
         parts: list[RenderableType] = [self._head()]
@@ -101,6 +81,8 @@ class Picture:
             (job["id"], "bold"), "  ", safe(str(job["recipe"].get("name") or job["kind"])), " -> ",
             safe(job["model"]), "  ", (job["state"], STATES.get(job["state"], "cyan")),
         )  # fmt: skip
+        if job["state"] not in ENDED:
+            head.append(f"  {far(job, time.monotonic() - self._seen)}")
         return head
 
     def _stages(self, iteration: Json) -> RenderableType:
@@ -110,11 +92,11 @@ class Picture:
         grid.add_column(justify="right")
         grid.add_column(justify="right")
         grid.add_column()
-        for stage in list(iteration["stages"]):
+        for stage in iteration["stages"]:
             state, seconds = stage["state"], stage["seconds"]
             done, of, told = stage["chunks_done"], stage["chunks"], ""
             if state == "running":
-                seconds = time.monotonic() - stage["since"]
+                seconds = (seconds or 0.0) + time.monotonic() - self._seen
                 step = self._steps.get(iteration["number"])
                 if stage["kind"] == "train" and step is not None:
                     done, of, told = step["step"], step["steps"], f"loss {step['loss']:.3f}"
@@ -135,6 +117,15 @@ class Picture:
             )
         title = "seed" if iteration["number"] == 0 else f"iteration {iteration['number']}"
         return Group(Text(title, style="bold"), grid)
+
+
+def far(job: Json, passed: float = 0.0) -> str:
+    """How far a job is, and how long it may still take, `passed` seconds after it was told."""
+    progress = job["progress"]
+    text = f"{progress['share']:.0%}"
+    if progress["eta_seconds"] is not None:
+        text += f", about {duration(max(0.0, progress['eta_seconds'] - passed))} left"
+    return text
 
 
 def table(rows: Iterable[Json]) -> Table:

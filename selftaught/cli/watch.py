@@ -24,6 +24,9 @@ PATIENCE = 30.0
 SILENCE = 45.0
 """Seconds without a sign of life, after which a connection is given up; the gateway sends a comment
 every 15."""
+LOOK_EVERY = 10.0
+"""Seconds after which the job is looked at again with the next event, whatever that is."""
+ENDED = ("succeeded", "failed", "cancelled")
 AWAY = (429, 502, 503, 504)
 """Answers that say to try later."""
 
@@ -64,22 +67,25 @@ def follow(connect: Callable[[], Client], job_id: str) -> Iterator[Item]:
     """
     from httpx import TransportError
 
-    from selftaught.client import ENDED, ApiError
+    from selftaught.client import ApiError
 
     last, tries, met = 0, 0, False
     while True:
         try:
             with connect() as client:
-                before = look(client, job_id)
-                met, tries, first = True, 0, last
+                seen = before = look(client, job_id)
+                met, tries, first, at_once = True, 0, last, time.monotonic()
                 yield before
                 for event in stream(client, job_id, last):
                     last = event["seq"]
                     yield Event(event)
-                    if event["type"].startswith("job.") or event["type"] == "iteration.succeeded":
-                        yield look(client, job_id)
-            if before.job["state"] in ENDED and last == first:
-                return
+                    if is_news(event, seen) or time.monotonic() - at_once > LOOK_EVERY:
+                        seen, at_once = look(client, job_id), time.monotonic()
+                        yield seen
+            if last == first:
+                if before.job["state"] in ENDED:
+                    return
+                time.sleep(PAUSE)  # somebody on the way ends streams that say nothing
         except (TransportError, NoGateway, ApiError) as error:
             refused = isinstance(error, ApiError) and error.status not in AWAY
             if refused or not met:
@@ -99,6 +105,18 @@ def _why(error: Exception) -> str:
     if isinstance(error, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError):
         return "the connection broke off"
     return str(error) or type(error).__name__
+
+
+def is_news(event: Json, seen: Snapshot) -> bool:
+    """Whether an event tells of a state, a stage or a result that the snapshot does not know."""
+    kind, data = event["type"], event["data"]
+    known = {one["number"]: one for one in seen.iterations}
+    if kind == "stage.started":
+        stages = known.get(data["iteration"], {}).get("stages", [])
+        return all(stage["kind"] != data["stage"] for stage in stages)
+    if kind == "iteration.succeeded":
+        return known.get(data["iteration"], {}).get("state") != "succeeded"
+    return kind.startswith("job.") and seen.job["state"] not in ENDED
 
 
 def look(client: Client, job_id: str) -> Snapshot:

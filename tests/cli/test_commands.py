@@ -37,7 +37,7 @@ def here(gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> H
 
 
 def test_a_file_goes_up_and_is_found_again(gateway: Gateway, here: Here, tmp_path: Path) -> None:
-    file = tmp_path / "[/mine]\x1b.jsonl"
+    file = tmp_path / "[mine]\x1b.jsonl"
     file.write_text('{"ask": "one"}\n{"ask": "two"}\n')
     done = here("datasets", "upload", file, "--column", "ask", "--name", "first")
     dataset = done.stdout.strip()

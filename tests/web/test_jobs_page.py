@@ -248,9 +248,7 @@ def test_an_evaluation_and_a_batch_show_what_came_of_them(
     one = api.create_evaluation(dataset=dataset, model="shown:1")
     assert api.wait(one["id"], 300)["state"] == "succeeded"
     page.goto(f"/#/jobs/{one['id']}")
-    expect(page.get_by_role("region", name="Figures, strict")).to_contain_text(
-        "overall"
-    )
+    expect(page.get_by_role("region", name="Figures, strict")).to_contain_text("overall")
     clean(page)
     pair = {"instruction": "Say a b.", "response_a": "a b", "response_b": "b a"}
     batch = api.judge_batch([pair] * 3, model="shown")
