@@ -25,7 +25,8 @@ def evaluate(client: Client, benchmark: Path, options: Json, console: Console) -
     """
     named = {"benchmark": options.pop("benchmark")} if options.get("benchmark") else {}
     dataset = client.datasets.upload(benchmark, "benchmark", **named)
-    console.print(f"{benchmark.name}: {dataset.rows} examples of {dataset.benchmark}")
+    told = f"{benchmark.name}: {dataset.rows} examples of {dataset.benchmark}"
+    console.print(told, markup=False)
     asked = {name: value for name, value in options.items() if value is not None}
     found = client.evaluations.create(dataset.id, **asked)
     total = min(dataset.rows, asked.get("limit") or dataset.rows)
