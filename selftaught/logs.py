@@ -92,6 +92,8 @@ def setup() -> None:
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):
+        os.environ.setdefault(name, "1")  # before their libraries are loaded: bars are no lines
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
     _ids.set(json.loads(os.environ.get(VARIABLE, "{}")))

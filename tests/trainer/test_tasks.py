@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -24,8 +25,11 @@ from selftaught.work.kernel import Lease, LeaseLost, Result, let_go
 from selftaught.work.worker import Handler, run_one
 from services.generator.tasks import run_curate
 from services.trainer import tasks
+from tests.collector import collector
+from tests.traced import traced
 from tests.work import helpers
 from tests.work.test_hosts import no_room
+from tests.work.test_totals import CALLER
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -206,6 +210,27 @@ def test_a_training_without_room_for_its_state_is_tried_again_later() -> None:
     assert [path.name for path in (left / "run").iterdir()] == [], "no half of a file"
     helpers.drain(job, HANDLERS)
     assert helpers.job(job).state == "succeeded" and unfinished() == []
+
+
+def test_a_training_is_in_its_jobs_trace(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The child sends a span of its own; what it writes are lines with the job's id."""
+    job, chunk = job_before_training(steps=2, save_every=1)
+    monkeypatch.setenv("SELFTAUGHT_LOG_FORMAT", "json")
+    monkeypatch.setenv("SELFTAUGHT_ROLE", "trainer1")
+    with collector() as found, traced() as exporter:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", found.url)
+        capfd.readouterr()
+        assert run_one(chunk, "test", HANDLERS, CALLER)
+        spans = found.wait(lambda spans: any(span.name == "train" for span in spans))
+        (child,) = (span for span in spans if span.name == "train")
+        (own,) = (one for one in exporter.get_finished_spans() if one.name == "process train")
+    assert (child.service, child.name, child.trace) == ("trainer1", "train", CALLER[3:35])
+    assert own.context is not None and child.parent == f"{own.context.span_id:016x}"
+    assert {span.parent for span in spans if span is not child} <= {child.id}
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert all(line["job_id"] == job for line in lines), "and no progress bars"
 
 
 def test_a_training_on_two_devices_is_that_on_one() -> None:
