@@ -125,7 +125,7 @@ def create_app() -> FastAPI:
         """What does a version say in this conversation?"""
 
         async def asked(heard: chat.Chunks | None = None) -> ChatOut:
-            with refusals():
+            with refusals(), counted.timed("chat"):
                 try:
                     return await judge.chat(body, heard)
                 except EngineRefused as error:
