@@ -73,7 +73,7 @@ def list_data(job_id: JobId) -> Page[DataOut]:
     """Everything that a job's stages have published so far, by iteration and name."""
     with transaction() as session:
         jobs.find(session, job_id)
-        return Page(data=_summaries(job_id, find_files(session, job_id)), has_more=False)
+        return Page(data=_summaries(job_id, _files(session, job_id)), has_more=False)
 
 
 @router.get("/{job_id}/data/{iteration}", responses=problem_docs(404, 409))
@@ -89,7 +89,7 @@ def get_manifest(job_id: JobId, iteration: Number) -> ManifestOut:
         judge = find_version(session, find_iteration(session, job_id, before))
         made = find_version(session, row)
         stages = session.scalars(select(Stage).where(Stage.iteration_id == row.id)).all()
-        files = [file for file in find_files(session, job_id) if file.place[0] == iteration]
+        files = [file for file in _files(session, job_id) if file.place[0] == iteration]
         dataset = session.get(Dataset, job.dataset_id) if job.dataset_id else None
         data = session.get(Artifact, dataset.artifact_id) if dataset else None
         hashed = data.sha256 if data else dataset.sha256 if dataset else None
@@ -130,8 +130,8 @@ def download(
         stage = session.scalar(
             select(Stage).where(Stage.iteration_id == row.id, Stage.kind == _stage(name))
         )
-        files = [file for file in find_files(session, job_id) if file.place == (iteration, name)]
-        there = sorted({f.place[1] for f in find_files(session, job_id) if f.place[0] == iteration})
+        files = [file for file in _files(session, job_id) if file.place == (iteration, name)]
+        there = sorted({f.place[1] for f in _files(session, job_id) if f.place[0] == iteration})
     if stage is not None and stage.state != State.SUCCEEDED:
         detail = f"stage {stage.kind!r} of iteration {iteration} is {stage.state}"
         raise Refused(409, "not_finished", detail)
@@ -166,7 +166,7 @@ def find_version(session: Session, row: Iteration) -> ModelVersion | None:
     return None if row.version_id is None else session.get_one(ModelVersion, row.version_id)
 
 
-def find_files(session: Session, job_id: str) -> list[File]:
+def _files(session: Session, job_id: str) -> list[File]:
     """Every published file of a job, by iteration, name and chunk."""
     here = Artifact.path.startswith(f"jobs/{job_id}/", autoescape=True)
     found = []

@@ -8,8 +8,8 @@ each pair on the page, however large the iteration was.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -29,7 +29,7 @@ from selftaught.contracts import (
     State,
 )
 from selftaught.database import transaction
-from selftaught.database.tables import Job, Stage
+from selftaught.database.tables import Artifact, Job, Stage
 from selftaught.http import Refused, problem_docs
 from selftaught.judging import Verdict, tally
 from services.api import data, jobs, problems
@@ -51,9 +51,9 @@ _DOCS = problem_docs(404, 409, 410)
 class Files:
     """Where an iteration's pairs and judgments lie; by chunk, as the positions count them."""
 
-    fates: FilePath
-    pairs: list[FilePath]
-    judgments: list[FilePath]
+    fates: str
+    pairs: list[str]
+    judgments: list[str]
     construction: str
     judge: str | None
 
@@ -76,10 +76,11 @@ def list_pairs(
 ) -> PairsPage:
     """The pairs of an iteration, by id, each with what became of its judgments."""
     files = _find(job_id, iteration)
-    start = jsonl.first_from(files.fates, max(begins, after or ""))
+    fates = resolve(files.fates)
+    start = jsonl.first_from(fates, max(begins, after or ""))
     found: list[jsonl.Row] = []
     last, has_more, looked_at = None, False, 0
-    for _, row in jsonl.read_with_offsets(files.fates, start):
+    for _, row in jsonl.read_with_offsets(fates, start):
         if row["id"] == after:
             continue
         if not row["id"].startswith(begins):
@@ -90,8 +91,7 @@ def list_pairs(
         last, looked_at = row["id"], looked_at + 1
         if outcome is None or outcome in row["outcomes"]:
             found.append(row)
-    with jsonl.Shelf(files.pairs) as pairs:
-        listed = [_listed(row, pairs.fetch(row["pair"])) for row in found]
+    listed = [_listed(row, next(_rows_from(files.pairs, row["pair"]))) for row in found]
     return PairsPage(data=listed, has_more=has_more, next=last if has_more else None)
 
 
@@ -103,12 +103,12 @@ def get_pair(
 ) -> PairOut:
     """One pair: both responses, and every judgment with what became of it."""
     files = _find(job_id, iteration)
-    start = jsonl.first_from(files.fates, pair_id)
-    row = next((row for _, row in jsonl.read_with_offsets(files.fates, start)), None)
+    fates = resolve(files.fates)
+    start = jsonl.first_from(fates, pair_id)
+    row = next((row for _, row in jsonl.read_with_offsets(fates, start)), None)
     if row is None or row["id"] != pair_id:
         raise problems.not_found("pair", pair_id)
-    with jsonl.Shelf(files.pairs) as pairs:
-        pair = pairs.fetch(row["pair"])
+    pair = next(_rows_from(files.pairs, row["pair"]))
     return PairOut(
         job=job_id,
         iteration=iteration,
@@ -140,21 +140,32 @@ def _find(job_id: str, number: int) -> Files:
 
 
 def _files(session: Session, job: Job, number: int) -> Files:
-    paths: dict[data.Place, list[str]] = {}
-    for file in data.find_files(session, job.id):
-        paths.setdefault(file.place, []).append(file.artifact.path)
-    if (number, "fates") not in paths:
+    fates = _paths(session, job.id, number, "fates")
+    if not fates:
         detail = f"iteration {number} of job {job.id!r} has no judged pairs to look at"
         raise Refused(404, "no_such_data", detail, param="iteration")
     recipe = job.recipe["pair"]
     judge = data.find_version(session, data.find_iteration(session, job.id, max(number - 1, 0)))
     return Files(
-        fates=resolve(paths[number, "fates"][0]),
-        pairs=[resolve(path) for path in paths[number if recipe["fresh"] else 1, "pair"]],
-        judgments=[resolve(path) for path in paths[number, "judge"]],
+        fates=fates[0],
+        pairs=_paths(session, job.id, number if recipe["fresh"] else 1, "pair"),
+        judgments=_paths(session, job.id, number, "judge"),
         construction=recipe["construction"],
         judge=judge.ref if judge else None,
     )
+
+
+def _paths(session: Session, job_id: str, number: int, name: str) -> list[str]:
+    """The files of one name, by chunk."""
+    here = Artifact.path.startswith(f"jobs/{job_id}/{number}/{name}/", autoescape=True)
+    found = session.scalars(select(Artifact.path).where(here))
+    return sorted(found, key=lambda path: int(path.rpartition("/")[2].split(".")[1]))
+
+
+def _rows_from(paths: list[str], position: jsonl.Position) -> Iterator[jsonl.Row]:
+    """Rows from a position on. Only this file is fetched, where another node wrote it."""
+    file, offset = position
+    return (row for _, row in jsonl.read_with_offsets(resolve(paths[file]), offset))
 
 
 def _listed(row: jsonl.Row, pair: jsonl.Row) -> PairListed:
@@ -171,9 +182,8 @@ def _listed(row: jsonl.Row, pair: jsonl.Row) -> PairListed:
     )
 
 
-def _judged(told: jsonl.Row, files: list[FilePath]) -> JudgedOrder:
-    file, offset = told["at"]
-    rows = (row for _, row in jsonl.read_with_offsets(files[file], offset))
+def _judged(told: jsonl.Row, judgments: list[str]) -> JudgedOrder:
+    rows = _rows_from(judgments, told["at"])
     places = _places(told["preferences"])
     return JudgedOrder(
         order=told["order"],

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from selftaught.client import Client
 from selftaught.stack.handle import Stack
 from tests.system.conftest import SEED, TINY
 
+expect.set_options(timeout=20_000)  # a busy machine draws slowly
 SHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 PATIENCE = 90_000

@@ -2,7 +2,7 @@
 // falls.
 
 import { all, get } from "../api.js";
-import { DRIFTS } from "../parts/agreement.js";
+import { driftOf } from "../parts/agreement.js";
 import { number, percent } from "../parts/format.js";
 import { useLoad } from "../parts/hooks.js";
 import { Card, Chip, Empty, Loaded, Page, Table } from "../parts/ui.js";
@@ -34,7 +34,12 @@ function Model({ name }) {
     { name: "Agreement", number: true, cell: (row) => percent(row.summary.agreement) },
     { name: "Go to", cell: (row) => html`<a href=${to(`/reviews/${name}/${row.number}`)} aria-label=${`Review ${row.ref}`}>Review</a>${row.summary.n > 0 && html` · <a href=${to(`/reviews/${name}/${row.number}`, { tab: "summary" })} aria-label=${`Summary of ${row.ref}`}>Summary</a>`}` },
   ];
-  return html`<${Card} title=${name} actions=${found.data?.drift.versions.length ? html`<${Chip} kind=${DRIFTS[found.data.drift.state][1]}>${DRIFTS[found.data.drift.state][0]}<//>` : null}>
+  return html`<${Card} title=${name} actions=${found.data?.drift.versions.length ? html`<${Drift} of=${found.data.drift} />` : null}>
     <${Loaded} of=${found}>${({ rows }) => html`<${Table} caption=${`Versions of ${name}`} columns=${columns} rows=${rows} />`}<//>
   <//>`;
+}
+
+function Drift({ of }) {
+  const [told, kind] = driftOf(of);
+  return html`<${Chip} kind=${kind}>${told}<//>`;
 }

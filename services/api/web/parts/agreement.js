@@ -10,7 +10,12 @@ import { More } from "./lists.js";
 import { Sides, Text, VERDICTS } from "./texts.js";
 import { Card, Chip, Empty, Facts, Loaded, Table } from "./ui.js";
 
-export const DRIFTS = { ok: ["agreement holds", "good"], watch: ["watch: agreement may fall", "warn"], alarm: ["alarm: agreement has fallen", "bad"] };
+const DRIFTS = { ok: ["agreement holds", "good"], watch: ["watch: agreement may fall", "warn"], alarm: ["alarm: agreement has fallen", "bad"] };
+
+// What a model's drift comes to: [in words, colour]. Without a test there is nothing to say.
+export const driftOf = (of) =>
+  [of.between_versions, of.over_time].some((one) => one?.enough) ? DRIFTS[of.state] : ["too few answers to tell", "dim"];
+
 const within = (value, ci, told) => (value === null ? "–" : `${told(value)}${ci ? ` (${told(ci[0])} to ${told(ci[1])})` : ""}`);
 const agreement = (one) => within(one.agreement, one.ci95, percent);
 const kappa = (one) => within(one.kappa, one.kappa_ci95, (value) => share(value, 2));
@@ -63,7 +68,7 @@ function Confusion({ cells }) {
 }
 
 function Drift({ of }) {
-  const [told, kind] = DRIFTS[of.state];
+  const [told, kind] = driftOf(of);
   const points = of.windows.length > 1 ? of.windows : of.versions;
   const windows = points === of.windows;
   const series = [{ name: "agreement", points: points.map((one, at) => ({ x: windows ? at + 1 : Number(one.version.split(":").at(-1)), y: one.agreement, low: one.ci95?.[0], high: one.ci95?.[1] })) }];
