@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
@@ -152,7 +154,10 @@ def test_what_is_kept_is_what_trains(client: TestClient, job: str) -> None:
 
 def test_fates_are_data_to_take_away(client: TestClient, job: str) -> None:
     lines = client.get(f"/v1/jobs/{job}/data/1/fates").text.splitlines()
-    assert [json.loads(line)["id"] for line in lines] == ALL
+    rows = [json.loads(line) for line in lines]
+    assert [row["id"] for row in rows] == ALL
+    answer = client.get(f"/v1/jobs/{job}/data/1/fates?format=parquet")
+    assert pq.read_table(io.BytesIO(answer.content)).to_pylist() == rows
 
 
 def test_what_there_is_not(client: TestClient, job: str) -> None:

@@ -99,7 +99,7 @@ function Compared({ iterations }) {
 const KINDS = {
   select: "selected instructions", select_dropped: "rows that were left out, with reasons", label: "labelled instructions", label_dropped: "unlabelled rows", choose: "chosen instructions",
   choose_dropped: "rows that were not chosen, with reasons", pair: "pairs", pair_dropped: "instructions without a pair, with reasons", judge: "judgments", curate: "training examples (TRL: SFT)",
-  preferences: "preference pairs (TRL: DPO)",
+  preferences: "preference pairs (TRL: DPO)", fates: "what became of every judgment of every pair",
 };
 
 function Files({ job, iterations }) {
