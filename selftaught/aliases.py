@@ -77,11 +77,13 @@ def move(
     version: ModelVersion | int,
     reason: str,
     expected_revision: int | None = None,
+    by: str | None = None,
 ) -> Alias:
     """Point an alias at a version (a row or its number), and write the move down.
 
     `expected_revision`: the revision that the caller saw, 0 for "not there yet"; None moves it
-    whatever it is. Moving to where it already points changes nothing.
+    whatever it is. `by`: the name of the key that asks. Moving to where it already points changes
+    nothing.
     Raises BadAliasName, UnknownModel, RevisionMismatch.
     """
     check_name(alias)
@@ -100,14 +102,14 @@ def move(
         )
         row = lock(session, model, alias)
         if created is not None and row is not None:
-            _record(session, row, reason)
+            _record(session, row, reason, by)
             _tell(session, row, "alias.moved", None, reason)
             return row
     actual = row.revision if row is not None else 0
     if row is None or (expected_revision is not None and expected_revision != actual):
         raise RevisionMismatch(alias, expected_revision or 0, actual)
     if row.version_id != version.id:
-        _point(session, row, version.id, reason)
+        _point(session, row, version.id, reason, by)
     return row
 
 
@@ -117,6 +119,7 @@ def rollback(
     alias: str,
     reason: str = "rollback",
     expected_revision: int | None = None,
+    by: str | None = None,
 ) -> Alias:
     """Point an alias back at the version before its present one.
 
@@ -136,7 +139,7 @@ def rollback(
             trail.append(entry.version_id)
     if len(trail) < 2:
         raise NothingToRollBackTo(f"alias {alias!r} of {model!r} has no earlier version")
-    _point(session, row, trail[-2], reason, "alias.rolled_back")
+    _point(session, row, trail[-2], reason, by, "alias.rolled_back")
     return row
 
 
@@ -240,16 +243,21 @@ def known_refs(session: Session, model: str) -> list[str]:
 
 
 def _point(
-    session: Session, row: Alias, version_id: str, reason: str, event: str = "alias.moved"
+    session: Session,
+    row: Alias,
+    version_id: str,
+    reason: str,
+    by: str | None,
+    event: str = "alias.moved",
 ) -> None:
     before, row.version_id = row.version_id, version_id
     row.revision += 1
     canaries.end(session, row.model, row.alias, f"the alias moved: {reason}")
-    _record(session, row, reason)
+    _record(session, row, reason, by)
     _tell(session, row, event, before, reason)
 
 
-def _record(session: Session, row: Alias, reason: str) -> None:
+def _record(session: Session, row: Alias, reason: str, by: str | None) -> None:
     session.add(
         AliasHistory(
             model=row.model,
@@ -257,6 +265,7 @@ def _record(session: Session, row: Alias, reason: str) -> None:
             revision=row.revision,
             version_id=row.version_id,
             reason=reason,
+            key_name=by,
         )
     )
     session.flush()

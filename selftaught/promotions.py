@@ -52,6 +52,7 @@ def promote(
     if teller is not None:
         lock_job(session, teller)
     aliases.check_name(alias)
+    by = asked.caller.key_name if asked.caller is not None else None
     holder = aliases.lock(session, version.model, alias)
     if expected_revision is not None:
         actual = holder.revision if holder is not None else 0
@@ -60,7 +61,7 @@ def promote(
     if holder is None:
         try:
             why = _why(asked, job_id, forced=False)
-            aliases.move(session, version.model, alias, version, why, expected_revision=0)
+            aliases.move(session, version.model, alias, version, why, expected_revision=0, by=by)
         except aliases.RevisionMismatch:  # another was first; this one has to beat it
             if expected_revision is not None:
                 raise
@@ -70,7 +71,7 @@ def promote(
     forced = asked.force and not passed
     incumbent_id = holder.version_id if holder is not None else None
     if holder is not None and (passed or forced):
-        aliases.move(session, version.model, alias, version, _why(asked, job_id, forced))
+        aliases.move(session, version.model, alias, version, _why(asked, job_id, forced), by=by)
     decision = Promotion(
         id=new_id("pro"),
         version_id=version.id,
@@ -82,7 +83,7 @@ def promote(
         reason=asked.reason,
         job_id=job_id,
         key_id=asked.caller.key_id if asked.caller is not None else None,
-        key_name=asked.caller.key_name if asked.caller is not None else None,
+        key_name=by,
     )
     session.add(decision)
     part = "forced" if forced else "promoted" if decision.promoted else "refused"

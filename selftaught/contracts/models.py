@@ -85,6 +85,7 @@ class AliasMove(BaseModel):
     revision: int = Field(description="The alias's revision after it.")
     version: str = Field(description="Where it pointed then, name:number.")
     reason: str = Field(description="As given; of a gate its job, of a rollback that it was one.")
+    by: str | None = Field(description="Name of the key that moved it; null: a gate, or no key.")
     created_at: dt.datetime = Field(description="When it moved.")
 
 
@@ -101,12 +102,14 @@ class AliasOut(BaseModel):
                 "revision": 2,
                 "version": "tour:1",
                 "reason": "gate of job_019ac5a1c3d08f2a5b7c9d0e",
+                "by": None,
                 "created_at": "2026-11-27T09:04:20Z",
             },
             {
                 "revision": 1,
                 "version": "tour:0",
                 "reason": "gate of job_019ac5a1c3d08f2a5b7c9d0e",
+                "by": None,
                 "created_at": "2026-11-27T09:01:50Z",
             },
         ],

@@ -423,6 +423,7 @@ class AliasHistory(Base):
     revision: Mapped[int] = mapped_column(primary_key=True)
     version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
     reason: Mapped[str]
+    key_name: Mapped[str | None] = mapped_column(doc="Of whoever moved it; a job's gate has none.")
     created_at: Mapped[dt.datetime] = _created()
 
 

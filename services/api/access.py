@@ -79,6 +79,7 @@ RULES: dict[str, Rule] = {
     "GET /v1/verdicts/{verdict_id}": "read",
     "POST /v1/models/{name}/versions/{number}/promote": "promote",
     "GET /v1/models/{name}/versions/{number}/promotions": "read",
+    "GET /v1/models/{name}/promotions": "read",
     "POST /v1/evaluations": "write",
     "GET /v1/evaluations": "read",
     "GET /v1/evaluations/{evaluation_id}": "read",

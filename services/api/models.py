@@ -113,7 +113,7 @@ def list_versions(
     if after is not None:
         query = query.where(ModelVersion.number < after)
     with transaction() as session:
-        _need_model(session, name)
+        promotions.need_model(session, name)
         rows = session.scalars(query.order_by(ModelVersion.number.desc()).limit(limit + 1)).all()
         return Page(data=views.versions(session, rows[:limit]), has_more=len(rows) > limit)
 
@@ -145,7 +145,7 @@ def delete_version(name: Name, number: Number) -> None:
 def list_aliases(name: Name) -> Page[AliasOut]:
     """Every alias of a model, with its history."""
     with transaction() as session:
-        _need_model(session, name)
+        promotions.need_model(session, name)
         rows = session.scalars(select(Alias).where(Alias.model == name).order_by(Alias.alias)).all()
         return Page(data=[views.alias_out(session, row) for row in rows], has_more=False)
 
@@ -195,7 +195,8 @@ def put_alias(
         promotions.decide(name, body.version, alias, asked, expected)
         return get_alias(name, alias, response)
     with transaction() as session:
-        row = aliases.move(session, name, alias, body.version, body.reason, expected)
+        by = caller.key_name
+        row = aliases.move(session, name, alias, body.version, body.reason, expected, by)
         return _answer(session, row, response)
 
 
@@ -205,12 +206,16 @@ def put_alias(
     dependencies=[Once],
 )
 def roll_back_alias(
-    name: Name, alias: AliasName, response: Response, if_match: IfMatch = None
+    name: Name,
+    alias: AliasName,
+    response: Response,
+    caller: Caller,
+    if_match: IfMatch = None,
 ) -> AliasOut:
     """Point an alias back at the version before its present one."""
     expected = _revision(if_match)
     with transaction() as session:
-        row = aliases.rollback(session, name, alias, expected_revision=expected)
+        row = aliases.rollback(session, name, alias, expected_revision=expected, by=caller.key_name)
         out = _answer(session, row, response)
         keep(session, out)
     return out
@@ -219,12 +224,6 @@ def roll_back_alias(
 def _answer(session: Session, row: Alias, response: Response) -> AliasOut:
     response.headers["ETag"] = f'"{row.revision}"'
     return views.alias_out(session, row)
-
-
-def _need_model(session: Session, name: str) -> None:
-    found = session.scalar(select(ModelVersion.id).where(ModelVersion.model == name).limit(1))
-    if found is None:
-        raise problems.not_found("model", name)
 
 
 def _revision(if_match: str | None) -> int | None:

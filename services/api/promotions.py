@@ -5,11 +5,12 @@ from __future__ import annotations
 from anyio import from_thread
 from fastapi import APIRouter, Request
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from selftaught import aliases, promotions
 from selftaught.contracts import Page, PromoteIn, PromotionOut
 from selftaught.database import transaction
-from selftaught.database.tables import Promotion
+from selftaught.database.tables import ModelVersion, Promotion
 from selftaught.http import problem_docs
 from selftaught.promotions import Asked
 from services.api import problems, views
@@ -62,6 +63,27 @@ def list_promotions(
         return Page(data=views.promotions(session, rows[:limit]), has_more=len(rows) > limit)
 
 
+@router.get("/{name}/promotions", responses=problem_docs(404))
+def list_promotions_of_model(
+    name: Name, after: Cursor = None, limit: Limit = 20
+) -> Page[PromotionOut]:
+    """What the gate decided about all versions of a model, newest first.
+
+    Each as under `/versions/{number}/promotions`.
+    """
+    query = (
+        select(Promotion)
+        .join(ModelVersion, ModelVersion.id == Promotion.version_id)
+        .where(ModelVersion.model == name)
+    )
+    if after is not None:
+        query = query.where(Promotion.id < after)
+    with transaction() as session:
+        need_model(session, name)
+        rows = session.scalars(query.order_by(Promotion.id.desc()).limit(limit + 1)).all()
+        return Page(data=views.promotions(session, rows[:limit]), has_more=len(rows) > limit)
+
+
 def decide(
     name: str, number: int, alias: str, asked: Asked, expected_revision: int | None = None
 ) -> PromotionOut:
@@ -77,6 +99,13 @@ def decide(
     if not out.promoted:
         raise problems.gate_refused(out)
     return out
+
+
+def need_model(session: Session, name: str) -> None:
+    """Raises Refused (404) for a name without a version."""
+    found = session.scalar(select(ModelVersion.id).where(ModelVersion.model == name).limit(1))
+    if found is None:
+        raise problems.not_found("model", name)
 
 
 def prepare_first(request: Request, name: str, number: int, alias: str) -> None:

@@ -363,6 +363,7 @@ def alias_out(session: Session, row: Alias) -> AliasOut:
                 revision=move.revision,
                 version=refs[move.version_id],
                 reason=move.reason,
+                by=move.key_name,
                 created_at=move.created_at,
             )
             for move in reversed(moves)

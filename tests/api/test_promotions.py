@@ -322,6 +322,36 @@ def test_bad_requests_and_unknown_versions(client: TestClient, job: str) -> None
     assert page["data"][0]["id"] > rest["data"][0]["id"]
 
 
+def test_all_decisions_about_a_model_are_one_list(client: TestClient, job: str) -> None:
+    for number in (1, 2, 1):
+        promote(client, number)
+    path = "/v1/models/m/promotions?limit=2"
+    page = client.get(path).json()
+    rest = client.get(f"{path}&after={page['data'][1]['id']}").json()
+    assert page["has_more"] and not rest["has_more"]
+    found = [*page["data"], *rest["data"]]
+    assert [one["version"] for one in found] == ["m:1", "m:2", "m:1"]
+    assert found == sorted(found, key=lambda one: one["id"], reverse=True)
+    assert [one for one in found if one["version"] == "m:2"] == record(client, 2)
+    assert_problem(client.get("/v1/models/none/promotions"), 404, "model_not_found")
+
+
+def test_an_alias_tells_who_moved_it(client: TestClient, job: str) -> None:
+    key = client.post("/v1/keys", json={"name": "ada", "scopes": ["promote"]}).json()["secret"]
+    ada = {"authorization": f"Bearer {key}"}
+    path = "/v1/models/m/aliases/staging"
+    client.put(path, json={"version": 1, "prepare": False})
+    client.put(path, json={"version": 2, "prepare": False}, headers=ada)
+    out = client.post(f"{path}/rollback", headers=ada).json()
+    assert [(one["version"], one["by"]) for one in out["history"]] == [
+        ("m:1", "ada"),
+        ("m:2", "ada"),
+        ("m:1", None),
+    ]
+    promote(client, 1, key, alias="stable", prepare=False)
+    assert client.get("/v1/models/m/aliases/stable").json()["history"][0]["by"] == "ada"
+
+
 def test_a_job_names_its_gates_labelled_sets(client: TestClient) -> None:
     dataset, one, two = upload(client), upload_labelled(client), upload_labelled(client)
 

@@ -225,6 +225,10 @@ ASKS: dict[str, list[Ask]] = {
         *(Ask(f"{path}/promotions") for path in VERSIONS),
         *paged("/v1/models/tour/versions/1/promotions", "promotion"),
     ],
+    "GET /v1/models/{name}/promotions": [
+        *(Ask(f"{path}/promotions") for path in MODELS),
+        *paged("/v1/models/tour/promotions", "promotion"),
+    ],
     "POST /v1/evaluations": [
         Ask("/v1/evaluations", {"dataset": "<labelled>", "model": "tour"}),
         *(Ask("/v1/evaluations", {"dataset": "ds2_blu", "model": ref}) for ref in REFS),
