@@ -41,9 +41,10 @@ async function ask(path, options) {
   }
 }
 
-async function problemOf(response) {
+// `own`: it was asked with the tab's own key, which is good no longer at a 401.
+async function problemOf(response, own = true) {
   const body = await response.json().catch(() => ({}));
-  if (response.status === 401) dispatchEvent(new CustomEvent("unauthorised", { detail: body }));
+  if (response.status === 401 && own) dispatchEvent(new CustomEvent("unauthorised", { detail: body }));
   const seconds = Number(response.headers.get("Retry-After"));
   return new Problem(response.status, seconds ? { ...body, retryAfter: seconds } : body);
 }
@@ -55,7 +56,7 @@ async function call(method, path, { query, body, signal, more } = {}) {
   if (body !== undefined) sent["Content-Type"] = "application/json";
   const text = body === undefined ? undefined : JSON.stringify(body);
   const response = await ask(address(path, query), { method, headers: sent, body: text, signal });
-  if (!response.ok) throw await problemOf(response);
+  if (!response.ok) throw await problemOf(response, !more?.Authorization);
   return response.status === 204 ? null : response.json();
 }
 
@@ -64,6 +65,13 @@ export const post = (path, body, options = {}) => call("POST", path, { body, ...
 export const put = (path, body, options = {}) => call("PUT", path, { body, ...options });
 export const patch = (path, body) => call("PATCH", path, { body });
 export const remove = (path) => call("DELETE", path);
+
+// What is no JSON, such as /metrics.
+export async function text(path, signal) {
+  const response = await ask(path, { headers: headers(), signal });
+  if (!response.ok) throw await problemOf(response);
+  return response.text();
+}
 
 // Everything of a list, page by page: `cursor` names the field that `after` takes.
 export async function all(path, query = {}, cursor = "id", most = 1000) {

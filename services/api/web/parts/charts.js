@@ -1,9 +1,10 @@
 // Charts as SVG: they scale, follow the theme, and each has its figures as a table beside it.
 
 import { html, useId } from "../vendor/preact.js";
+import { useWidth } from "./hooks.js";
 import { Table } from "./ui.js";
 
-const WIDTH = 540;
+const WIDTH = 540; // until it is known how wide there is room
 const HEIGHT = 260;
 const BANDS = 2; // more of them hide each other: then the whiskers alone tell
 const MARGIN = { top: 12, right: 16, bottom: 34, left: 52 };
@@ -22,6 +23,7 @@ export function ticks(low, high, count = 5) {
 // whiskers). `reference`: {y, name}, a dashed line. `told(y)` writes a value.
 export function LineChart({ title, x, y, series, told = String, toldX = String, reference, range }) {
   const id = useId();
+  const [box, width] = useWidth(WIDTH);
   const drawn = series.map((one, at) => ({ ...one, at, points: one.points.filter((p) => Number.isFinite(p.y)) }));
   const points = drawn.flatMap((one) => one.points);
   if (points.length === 0) return html`<p class="note">Nothing to draw yet.</p>`;
@@ -33,21 +35,21 @@ export function LineChart({ title, x, y, series, told = String, toldX = String, 
   const [first, last] = [Math.min(...xs), Math.max(...xs)];
   const beside = points.some((p) => Number.isFinite(p.low)) ? 4 : 0; // pixels between whiskers at one x
   const inset = ((drawn.length - 1) / 2) * beside;
-  const left = (value) => MARGIN.left + inset + ((value - first) / (last - first || 1)) * (WIDTH - MARGIN.left - MARGIN.right - 2 * inset);
+  const left = (value) => MARGIN.left + inset + ((value - first) / (last - first || 1)) * (width - MARGIN.left - MARGIN.right - 2 * inset);
   const top = (value) => HEIGHT - MARGIN.bottom - ((value - low) / (high - low || 1)) * (HEIGHT - MARGIN.top - MARGIN.bottom);
   const wholeX = xs.every(Number.isInteger);
-  const marks = ticks(first, last, Math.min(8, Math.max(1, last - first))).filter((one) => !wholeX || Number.isInteger(one));
+  const marks = ticks(first, last, Math.min(width < 480 ? 5 : 8, Math.max(1, last - first))).filter((one) => !wholeX || Number.isInteger(one));
   const path = (list) => list.map((p, at) => `${at ? "L" : "M"}${left(p.x).toFixed(1)},${top(p.y).toFixed(1)}`).join("");
   const band = (list) =>
     `${list.map((p, at) => `${at ? "L" : "M"}${left(p.x).toFixed(1)},${top(p.high).toFixed(1)}`).join("")}${list.toReversed().map((p) => `L${left(p.x).toFixed(1)},${top(p.low).toFixed(1)}`).join("")}Z`;
-  return html`<figure class="chart">
+  return html`<figure class="chart" ref=${box}>
     <figcaption id=${id}>${title}</figcaption>
     ${drawn.length > 1 && html`<ul class="legend">${drawn.map((one) => html`<li><span class=${`swatch s${one.at % 6}`}></span>${one.name}</li>`)}</ul>`}
-    <svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-labelledby=${id}>
-      ${ticks(low, high).map((one) => html`<g class="grid"><line x1=${MARGIN.left} x2=${WIDTH - MARGIN.right} y1=${top(one)} y2=${top(one)} /><text x=${MARGIN.left - 8} y=${top(one) + 4} text-anchor="end">${told(one)}</text></g>`)}
+    <svg viewBox=${`0 0 ${width} ${HEIGHT}`} role="img" aria-labelledby=${id}>
+      ${ticks(low, high).map((one) => html`<g class="grid"><line x1=${MARGIN.left} x2=${width - MARGIN.right} y1=${top(one)} y2=${top(one)} /><text x=${MARGIN.left - 8} y=${top(one) + 4} text-anchor="end">${told(one)}</text></g>`)}
       ${marks.map((one) => html`<text x=${left(one)} y=${HEIGHT - MARGIN.bottom + 18} text-anchor="middle">${toldX(one)}</text>`)}
-      <text class="axis" x=${WIDTH - MARGIN.right} y=${HEIGHT - 4} text-anchor="end">${x}</text>
-      ${reference && html`<g class="reference"><line x1=${MARGIN.left} x2=${WIDTH - MARGIN.right} y1=${top(reference.y)} y2=${top(reference.y)} /></g>`}
+      <text class="axis" x=${width - MARGIN.right} y=${HEIGHT - 4} text-anchor="end">${x}</text>
+      ${reference && html`<g class="reference"><line x1=${MARGIN.left} x2=${width - MARGIN.right} y1=${top(reference.y)} y2=${top(reference.y)} /></g>`}
       ${drawn.map((one) => {
         const ranged = one.points.filter((p) => Number.isFinite(p.low) && Number.isFinite(p.high));
         // Whiskers at one place would hide each other, too.

@@ -1,6 +1,6 @@
 // What pages do with the API: load once, or keep up to date while somebody looks.
 
-import { useCallback, useEffect, useRef, useState } from "../vendor/preact.js";
+import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "../vendor/preact.js";
 
 // {data, error, loading, reload}. `load(signal)` is called at once and when `inputs` change; with
 // `seconds`, again and again while the tab is visible. After a failure the old data stays.
@@ -89,4 +89,17 @@ export function useDeed(deed) {
     }
   }, []);
   return [run, state];
+}
+
+// [ref, pixels]: how wide the element is that gets the ref, `start` before it is there.
+export function useWidth(start) {
+  const box = useRef(null);
+  const [width, setWidth] = useState(start);
+  useLayoutEffect(() => {
+    if (!box.current) return undefined;
+    const seen = new ResizeObserver(([{ contentRect }]) => contentRect.width && setWidth(Math.round(contentRect.width)));
+    seen.observe(box.current);
+    return () => seen.disconnect();
+  });
+  return [box, width];
 }
