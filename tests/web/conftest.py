@@ -40,7 +40,10 @@ _FLAGS = (
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One stack for all browser tests."""
-    env = {"SELFTAUGHT_WEBHOOK_NETWORKS": '["127.0.0.0/8"]'}
+    env = {
+        "SELFTAUGHT_WEBHOOK_NETWORKS": '["127.0.0.0/8"]',
+        "SELFTAUGHT_VERDICT_LOG": "texts",
+    }
     with Stack(tmp_path_factory.mktemp("web"), generator_workers=1, env=env) as running:
         yield running
 

@@ -45,7 +45,9 @@ def seed(url: str, model: str, count: int) -> None:
                     best = child
                     aliases.move(session, model, aliases.LATEST, best, f"gate of {job}")
                 parent = child if passed or draw.random() < 0.5 else parent
-        aliases.move(session, model, "staging", made[-2], "to be tried by the search team", by="ada")
+        aliases.move(
+            session, model, "staging", made[-2], "to be tried by the search team", by="ada"
+        )
         aliases.move(session, model, "audited-2026", made[count // 2], "audit", by="grace")
     engine.dispose()
 

@@ -154,10 +154,16 @@ class AsyncModels:
         return await self._transport.post(PromotionOut, path, body)
 
     def promotions(
-        self, model: str, number: int, *, after: str | None = None, limit: int | None = None
+        self,
+        model: str,
+        number: int | None = None,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
     ) -> AsyncIterator[PromotionOut]:
-        """What the gate decided about a version, newest first."""
-        path = _version(model, number) + "/promotions"
+        """What the gate decided about a version, or about all of a model, newest first."""
+        of = url("v1", "models", model) if number is None else _version(model, number)
+        path = of + "/promotions"
         return self._transport.pages(PromotionOut, path, after=after, limit=limit)
 
 

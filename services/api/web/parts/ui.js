@@ -111,7 +111,7 @@ export function Dialog({ title, open, onClose, children }) {
     if (open && !box.current.open) box.current.showModal();
     if (!open && box.current.open) box.current.close();
   }, [open]);
-  return html`<dialog ref=${box} aria-labelledby=${id} onClose=${onClose}>
+  return html`<dialog ref=${box} aria-labelledby=${id} onCancel=${onClose}>
     <header><h2 id=${id}>${title}</h2><button class="quiet" aria-label="Close" onClick=${onClose}>✕</button></header>
     ${open && children}
   </dialog>`;

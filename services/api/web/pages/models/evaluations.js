@@ -76,7 +76,7 @@ function Compare({ of, others }) {
   return html`<${Field} label="Compare with" hint="Paired: only examples that both judged count.">
       ${(given) => html`<select ...${given} value=${other} onChange=${(event) => setOther(event.target.value)}><option value="">Choose a version…</option>
         ${others.map((one) => html`<option key=${one.id} value=${one.id}>${one.model}, ${one.settings.template}${one.settings.votes > 1 ? `, ${one.settings.votes} votes` : ""}</option>`)}</select>`}<//>
-    ${other && html`<div role="status" class="stack"><${Loaded} of=${found}>${(result) => result.paired.map((one) => html`<${Paired} key=${one.scoring} models=${result.models} of=${one} />`)}<//></div>`}`;
+    ${other && html`<${Loaded} of=${found}>${(result) => html`<div role="status" class="stack">${result.paired.map((one) => html`<${Paired} key=${one.scoring} models=${result.models} of=${one} />`)}</div>`}<//>`}`;
 }
 
 function Paired({ models: [first, second], of }) {

@@ -62,7 +62,7 @@ export function Lineage({ versions, decisions }) {
   const width = 2 * EDGE + (lanes - 1) * LANE;
   return html`<div class="lineage" style=${{ "--rails": `${width}px` }}>
     <ul class="legend"><li><span class="dot promoted"></span>promoted</li><li><span class="dot refused"></span>refused</li><li><span class="dot none"></span>the gate was not asked</li></ul>
-    <div class="scroll" tabindex="0" role="region" aria-label="Lineage">
+    <div class="scroll" tabindex="0" role="region" aria-label="Which version came from which">
       <div class="rails">
         <svg width=${width} height=${nodes.length * ROW} aria-hidden="true">
           ${nodes.filter((node) => node.parent).map((node) => html`<path key=${node.version.ref} class=${`s${node.lane % 6} ${dim(node)}`} d=${rail(node)} />`)}
