@@ -1,7 +1,7 @@
 // What the system is doing: usage for everyone; health, queues and engines for the operator.
 
 import { get, text } from "../../api.js";
-import { duration, number } from "../../parts/format.js";
+import { duration, number, short } from "../../parts/format.js";
 import { useLoad } from "../../parts/hooks.js";
 import * as metrics from "../../parts/metrics.js";
 import { Card, Chip, Empty, Facts, Loaded, Page, Table, When, useCaller } from "../../parts/ui.js";
@@ -36,11 +36,16 @@ function Health() {
   ])} />`}<//><//>`;
 }
 
-// What metrics there are: [name, how it is told, its value, when it is a worry]
+const late = (seconds) => (seconds ? duration(seconds) : "not at all");
+
+// Of /metrics (docs/observability.md): [name, its value, how it is told, when it is a worry]
 const SIGNS = [
-  ["Lease expiries", (all) => metrics.sum(all, "selftaught_lease_expiries_total"), number, () => false],
-  ["Webhooks late by", (all) => metrics.one(all, "selftaught_webhooks_late_seconds"), duration, (value) => value > 60],
-  ["Outbox waits for", (all) => metrics.one(all, "selftaught_outbox_oldest_seconds"), duration, (value) => value > 30],
+  ["Leases that ran out", (all) => metrics.sum(all, "selftaught_lease_expiries_total"), number, () => false],
+  ["Not taken back yet", (all) => metrics.sum(all, "selftaught_overdue_leases"), number, (value) => value > 0],
+  ["Outbox waits for", (all) => metrics.one(all, "selftaught_outbox_age_seconds"), late, (value) => value > 30],
+  ["Webhooks late by", (all) => metrics.one(all, "selftaught_webhooks_late_seconds"), late, (value) => value > 60],
+  ["Tokens of engines", (all) => metrics.sum(all, "selftaught_engine_tokens_total"), short, () => false],
+  ["Unreadable answers", (all) => metrics.sum(all, "selftaught_parse_failures_total"), number, () => false],
   ["Database", (all) => metrics.one(all, "selftaught_database_up"), (value) => (value ? "counted" : "cannot be asked"), (value) => !value],
 ];
 
@@ -48,7 +53,7 @@ function Work() {
   const found = useLoad(async (signal) => metrics.parse(await text("/metrics", signal)), [], LIVE_SECONDS);
   return html`<div class="grid">
     <${Card} title="Jobs by state"><${Loaded} of=${found}>${(all) => html`<${States} all=${all} />`}<//><//>
-    <${Card} title="Queues" note="chunks of work that wait for a worker"><${Loaded} of=${found}>${(all) => html`<${Queues} all=${all} />`}<//><//>
+    <${Card} title="Queues" note="chunks of work: who waits, who is at it"><${Loaded} of=${found}>${(all) => html`<${Queues} all=${all} />`}<//><//>
   </div>`;
 }
 
@@ -60,15 +65,17 @@ function States({ all }) {
 }
 
 function Queues({ all }) {
-  const waiting = metrics.of(all, "selftaught_ready_chunks");
-  const oldest = Object.fromEntries(metrics.of(all, "selftaught_oldest_ready_chunk_seconds").map((one) => [one.labels.queue, one.value]));
-  if (!waiting.length) return html`<${Empty} title="Nothing waits"><p>Every chunk that is ready has a worker.</p><//>`;
+  const by = (name) => Object.fromEntries(metrics.of(all, name).map((one) => [one.labels.queue, one.value]));
+  const [ready, running, oldest] = ["selftaught_ready_chunks", "selftaught_running_chunks", "selftaught_oldest_ready_chunk_seconds"].map(by);
+  const queues = [...new Set([...Object.keys(ready), ...Object.keys(running)])].filter((one) => ready[one] || running[one]).sort();
+  if (!queues.length) return html`<${Empty} title="Nothing waits"><p>No chunk of work is ready or under way.</p><//>`;
   const columns = [
-    { name: "Queue", cell: (one) => one.labels.queue },
-    { name: "Chunks", number: true, cell: (one) => number(one.value) },
-    { name: "Oldest", number: true, cell: (one) => duration(oldest[one.labels.queue]) },
+    { name: "Queue", cell: (one) => one },
+    { name: "Waiting", number: true, cell: (one) => number(ready[one] ?? 0) },
+    { name: "Oldest", number: true, cell: (one) => (ready[one] ? duration(oldest[one]) : "–") },
+    { name: "Under way", number: true, cell: (one) => number(running[one] ?? 0) },
   ];
-  return html`<${Table} caption="Waiting chunks by queue" columns=${columns} rows=${waiting} id=${(one) => one.labels.queue} />`;
+  return html`<${Table} caption="Chunks by queue" columns=${columns} rows=${queues} id=${String} />`;
 }
 
 function Engines() {
