@@ -247,7 +247,7 @@ def test_a_version_tells_where_it_came_from(
     clean(page)
     shot(page, "version")
     page.get_by_role("link", name="Try it").click()
-    expect(page).to_have_url(re.compile(r"#/playground\?first=shown%3A2"))
+    expect(page).to_have_url(re.compile(r"#/playground\?a=shown%3A2"))
 
 
 def test_an_evaluation_is_started(page: Page, done: dict[str, Any], clean: Clean) -> None:

@@ -4,7 +4,7 @@ import { patch, post, remove } from "../api.js";
 import { Ask, Secret } from "../parts/dialogs.js";
 import { time } from "../parts/format.js";
 import { useDeed } from "../parts/hooks.js";
-import { More, useMore } from "../parts/more.js";
+import { Listed, useMore } from "../parts/more.js";
 import { Card, Chip, Field, Page, Trouble, When, tell } from "../parts/ui.js";
 import { html, useEffect, useState } from "../vendor/preact.js";
 
@@ -22,7 +22,7 @@ export default function Webhooks() {
     hooks.reload();
   }
   return html`<${Page} title="Webhooks" lead="Addresses that are told of this project's events, signed and again and again until they answer." actions=${html`<button class="primary" onClick=${() => ask("create")}>Create a webhook</button>`}>
-    <${More} of=${hooks} empty="No webhooks yet.">${(rows) => rows.map((one) => html`<${Hook} key=${one.id} of=${one} ask=${ask} onChange=${hooks.reload} />`)}<//>
+    <${Listed} of=${hooks} empty="No webhooks yet.">${(rows) => rows.map((one) => html`<${Hook} key=${one.id} of=${one} ask=${ask} onChange=${hooks.reload} />`)}<//>
     <${Form} key=${`${asked.what} ${asked.of?.id}`} open=${asked.what === "create" || asked.what === "change"} of=${asked.of} onClose=${close} onDone=${(hook) => (hook.secret ? secret(hook) : hooks.reload())} />
     <${Ask} open=${asked.what === "rotate"} title="Give it a new secret" label="Rotate" onClose=${close} deed=${() => post(`/v1/webhooks/${asked.of.id}/rotate-secret`)} onDone=${secret}>
       <p>Deliveries to <strong>${asked.of?.url}</strong> carry two signatures for 24 hours, by the new secret and by the one before.</p><//>
@@ -67,13 +67,13 @@ function Deliveries({ hook }) {
   const waiting = list.rows?.some((one) => one.state === "pending");
   useEffect(() => {
     // The first page is asked again while something is under way, as far as one has not gone on.
-    if (!waiting || list.busy || list.rows.length > 25) return undefined;
+    if (!waiting || list.loading || list.rows.length > 25) return undefined;
     const timer = setTimeout(list.reload, LIVE_SECONDS * 1000);
     return () => clearTimeout(timer);
-  }, [waiting, list.busy, list.rows]);
+  }, [waiting, list.loading, list.rows]);
   return html`<div class="stack">
     <${Field} label="Deliveries">${(given) => html`<select ...${given} class="narrow" value=${state} onChange=${(event) => setState(event.target.value)}>${["", "pending", "delivered", "failed"].map((one) => html`<option key=${one} value=${one}>${one || "all"}</option>`)}</select>`}<//>
-    <${More} of=${list} empty="None of the last 30 days.">${(rows) => rows.map((one) => html`<${Delivery} key=${one.id} of=${one} hook=${hook} onChange=${list.reload} />`)}<//>
+    <${Listed} of=${list} empty="None of the last 30 days.">${(rows) => rows.map((one) => html`<${Delivery} key=${one.id} of=${one} hook=${hook} onChange=${list.reload} />`)}<//>
   </div>`;
 }
 

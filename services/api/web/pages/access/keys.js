@@ -3,7 +3,7 @@
 import { post, remove } from "../../api.js";
 import { Ask, Secret } from "../../parts/dialogs.js";
 import { time } from "../../parts/format.js";
-import { More, useMore } from "../../parts/more.js";
+import { Listed, useMore } from "../../parts/more.js";
 import { Card, Chip, Field, Page, Table, When, tell, useCaller } from "../../parts/ui.js";
 import { html, useState } from "../../vendor/preact.js";
 import { KeyForm, emptyKey, keyBody } from "./keyform.js";
@@ -22,7 +22,7 @@ export default function Keys() {
     keys.reload();
   }
   return html`<${Page} title="Keys" lead=${`What callers of project ${project} send. Scopes do not imply each other.`} actions=${html`<button class="primary" onClick=${() => ask("create")}>Create a key</button>`}>
-    <${Card}><${More} of=${keys} empty="No keys yet.">${(rows) => html`<${List} keys=${rows} ask=${ask} />`}<//><//>
+    <${Card}><${Listed} of=${keys} empty="No keys yet.">${(rows) => html`<${List} keys=${rows} ask=${ask} />`}<//><//>
     <${Create} open=${asked.what === "create"} onClose=${close} onDone=${done} />
     <${Rotate} open=${asked.what === "rotate"} of=${asked.of} onClose=${close} onDone=${done} />
     <${Revoke} open=${asked.what === "revoke"} of=${asked.of} onClose=${close} onDone=${keys.reload} />

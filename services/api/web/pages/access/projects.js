@@ -3,7 +3,7 @@
 import { patch, post } from "../../api.js";
 import { Ask, Secret } from "../../parts/dialogs.js";
 import { bytes, duration, number, time } from "../../parts/format.js";
-import { More, useMore } from "../../parts/more.js";
+import { Listed, useMore } from "../../parts/more.js";
 import { Card, Field, Page, Table, tell, useCaller } from "../../parts/ui.js";
 import { html, useState } from "../../vendor/preact.js";
 import { KeyForm, emptyKey, keyBody } from "./keyform.js";
@@ -25,7 +25,7 @@ export default function Projects() {
   const close = () => setAsked((old) => ({ ...old, what: null }));
   return html`<${Page} title="Projects" lead="Tenants: datasets, jobs, models and keys of one are not there for the others." actions=${html`<button class="primary" onClick=${() => ask("create")}>Create a project</button>`}>
     <${Card} title=${`Usage of ${caller.project}`} note="your own project"><${Usage} /><//>
-    <${Card} title="All projects"><${More} of=${projects} empty="No projects.">${(rows) => html`<${List} projects=${rows} ask=${ask} />`}<//><//>
+    <${Card} title="All projects"><${Listed} of=${projects} empty="No projects.">${(rows) => html`<${List} projects=${rows} ask=${ask} />`}<//><//>
     <${Create} open=${asked.what === "create"} onClose=${close} onDone=${(project) => { projects.reload(); ask("key", project); }} />
     <${Limit} key=${`${asked.what} ${asked.of?.id}`} open=${asked.what === "limits"} of=${asked.of} onClose=${close} onDone=${projects.reload} />
     <${FirstKey} open=${asked.what === "key"} of=${asked.of} onClose=${close} onDone=${setMade} />

@@ -4,7 +4,7 @@ import { all, get, post } from "../../api.js";
 import { Ask } from "../../parts/dialogs.js";
 import { number } from "../../parts/format.js";
 import { useLoad } from "../../parts/hooks.js";
-import { More, useMore } from "../../parts/more.js";
+import { Listed, useMore } from "../../parts/more.js";
 import { Card, Field, Page, Table, When, tell, useMay } from "../../parts/ui.js";
 import { go, to } from "../../router.js";
 import { html, useState } from "../../vendor/preact.js";
@@ -15,7 +15,7 @@ export default function Models() {
   const [asking, setAsking] = useState(false);
   const actions = useMay("write") && html`<button class="primary" onClick=${() => setAsking(true)}>Register a base model</button>`;
   return html`<${Page} title="Models" lead="Every judge that was made here, and which version answers." actions=${actions}>
-    <${Card}><${More} of=${models} empty="No models yet: a job makes one, and a base model can be registered.">${(rows) => html`<${List} models=${rows} />`}<//><//>
+    <${Card}><${Listed} of=${models} empty="No models yet: a job makes one, and a base model can be registered.">${(rows) => html`<${List} models=${rows} />`}<//><//>
     <${Register} open=${asking} onClose=${() => setAsking(false)} />
   <//>`;
 }

@@ -26,7 +26,7 @@ export default function Model({ params: { name }, query: { tab = "versions" } })
   const named = aliases.data?.data || [];
   const latest = named.find((one) => one.alias === "latest");
   const lead = latest ? html`<span class="flag lead">latest</span> is <${Ref} of=${latest.version} />: it answers /judge.` : aliases.data && "No version of it is promoted yet.";
-  const actions = html`<a class="button" href=${to("/playground", { first: `${name}:latest` })}>Try it</a><a class="button" href=${to("/reviews", { model: name })}>Reviews</a>`;
+  const actions = html`<a class="button" href=${to("/playground", { a: `${name}:latest` })}>Try it</a><a class="button" href=${to("/reviews")}>Reviews</a>`;
   return html`<${Page} title=${name} lead=${lead} actions=${latest && actions} crumbs=${[["Models", to("/models")]]}>
     <${Tabs} tabs=${TABS} chosen=${tab} href=${(one) => to(link(name), { tab: one })} />
     <${Loaded} of=${aliases}>${() => html`<${Loaded} of=${model}>${(data) => html`<${Part} ...${{ name, tab, aliases: named, onChange: changed, ...data }} />`}<//>`}<//>

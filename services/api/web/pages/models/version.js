@@ -28,7 +28,7 @@ export default function Version({ params: { name, number: text } }) {
   const may = useMay("promote");
   const version = found.data?.version;
   const actions = version && html`
-    <a class="button" href=${to("/playground", { first: ref })}>Try it</a>
+    <a class="button" href=${to("/playground", { a: ref })}>Try it</a>
     <a class="button" href=${to(`/reviews/${encodeURIComponent(name)}/${text}`)}>Review it</a>
     ${may && html`${!version.aliases.includes("latest") && html`<button onClick=${() => setAsked("promote")}>Promote…</button>`}
     <button class="danger" onClick=${() => setAsked("delete")}>Delete…</button>`}`;

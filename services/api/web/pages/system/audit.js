@@ -1,7 +1,7 @@
 // Who did what: every request that changes something, refused ones too.
 
 import { time } from "../../parts/format.js";
-import { More, useMore } from "../../parts/more.js";
+import { Listed, useMore } from "../../parts/more.js";
 import { Card, Chip, Field, Page, Table, useCaller } from "../../parts/ui.js";
 import { go } from "../../router.js";
 import { html, useState } from "../../vendor/preact.js";
@@ -17,7 +17,7 @@ export default function AuditLog({ query }) {
   const log = useMore("/v1/audit", asked);
   return html`<${Page} title="Audit log" lead=${`Who changed what in ${query.project === "*" ? "all projects" : `project ${query.project || project}`}. What was sent is not kept; questions to the judge are not in it.`}>
     <${Filters} key=${JSON.stringify(query)} query=${query} operator=${operator} />
-    <${Card}><${More} of=${log} empty="Nothing like that.">${(rows) => html`<${List} rows=${rows} wide=${query.project === "*"} />`}<//><//>
+    <${Card}><${Listed} of=${log} empty="Nothing like that.">${(rows) => html`<${List} rows=${rows} wide=${query.project === "*"} />`}<//><//>
   <//>`;
 }
 

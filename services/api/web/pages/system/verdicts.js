@@ -1,7 +1,7 @@
 // The log of verdicts: which version answered what, when.
 
 import { duration, share, time } from "../../parts/format.js";
-import { More, useMore } from "../../parts/more.js";
+import { Listed, useMore } from "../../parts/more.js";
 import { Card, Chip, Field, Page, Table } from "../../parts/ui.js";
 import { go, to } from "../../router.js";
 import { html, useState } from "../../vendor/preact.js";
@@ -15,7 +15,7 @@ export default function Verdicts({ query }) {
   return html`<${Page} title="Verdict log" lead="Which version answered each question of /judge.">
     <${Filters} key=${JSON.stringify(query)} query=${query} />
     <${Card}>
-      <${More} of=${log} empty=${filtered ? "Nothing like that." : "No verdict is logged. The log is off unless the operator sets SELFTAUGHT_VERDICT_LOG."}>${(rows) => html`<${List} rows=${rows} />`}<//>
+      <${Listed} of=${log} empty=${filtered ? "Nothing like that." : "No verdict is logged. The log is off unless the operator sets SELFTAUGHT_VERDICT_LOG."}>${(rows) => html`<${List} rows=${rows} />`}<//>
     <//>
   <//>`;
 }
