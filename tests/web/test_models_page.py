@@ -208,7 +208,7 @@ def test_a_canary_is_started_read_and_ended(
     form = dialog(page, "Start a canary")
     form.get_by_label("Alias", exact=True).select_option("tried")
     form.get_by_label("Version to try").select_option("1")
-    form.get_by_label("Share of the questions").fill("100")
+    form.get_by_role("spinbutton").fill("100")
     clean(page)
     form.get_by_role("button", name="Start", exact=True).click()
     card = page.get_by_role("region", name=f"{gated}:1 beside {gated}:0")

@@ -45,8 +45,9 @@ function One({ of, others }) {
   const figure = of.scores[0]?.figures[0];
   return html`<details class="decision" open=${!!others.length || WORKING.has(of.state)}>
     <summary><strong>${name}</strong> ${figure ? html`<span>${percent(figure.value)} <span class="note">${percent(figure.low, 0)} to ${percent(figure.high, 0)}</span></span>` : html`<${Chip} state=${of.state} />`}
-      <span class="note">${number(of.examples_done)} examples of <a href=${to(`/datasets/${of.dataset}`)}>${of.dataset}</a>, <${When} at=${of.created_at} /></span></summary>
+      <span class="note">${number(of.examples_done)} examples, <${When} at=${of.created_at} /></span></summary>
     <div class="stack">
+      <p class="note">Dataset <a href=${to(`/datasets/${of.dataset}`)}>${of.dataset}</a></p>
       ${WORKING.has(of.state) && html`<${Meter} value=${of.examples_done / (of.counts.examples || of.settings.limit || 1)} label="Examples judged" />`}
       ${of.error && html`<${Trouble} error=${of.error} />`}
       ${others.length > 0 && html`<${Compare} of=${of} others=${others} />`}
