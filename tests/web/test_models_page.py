@@ -240,6 +240,7 @@ def test_a_version_tells_where_it_came_from(
     benchmarks = page.get_by_role("region", name="Benchmarks")
     benchmarks.get_by_label("Compare with").select_option(label="shown:0, smallworld")
     expect(benchmarks.get_by_role("status")).to_contain_text("McNemar p")
+    expect(page.get_by_role("img", name="Loss by step")).to_be_visible()
     weights = page.get_by_role("region", name="Files")
     with page.expect_download() as download:
         weights.get_by_role("button", name="Download config.json").click()

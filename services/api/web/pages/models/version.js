@@ -110,8 +110,8 @@ function Decisions({ of }) {
 }
 
 function Training({ of: train }) {
-  if (!train?.losses) return null;
-  const points = train.losses.map((loss, step) => ({ x: step + 1, y: loss }));
+  if (!train?.curve) return null;
+  const points = train.curve.map(({ step, loss }) => ({ x: step, y: loss }));
   return html`<${Card} title="Training" note=${`${train.objective ?? ""} on ${number(train.examples)} examples`}>
     <${LineChart} title="Loss by step" x="step" y="loss" series=${[{ name: "loss", points }]} told=${(value) => Number(value.toPrecision(3))} />
     <${Facts} pairs=${[
