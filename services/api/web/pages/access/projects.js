@@ -9,11 +9,12 @@ import { html, useState } from "../../vendor/preact.js";
 import { KeyForm, emptyKey, keyBody } from "./keyform.js";
 import { Usage } from "./usage.js";
 
+// [field, column, label, hint, how it is told]
 const LIMITS = [
-  ["requests_per_minute", "Requests in a minute", "of all its keys together", number],
-  ["tokens_per_day", "Tokens in a day", "that models read and write for it", number],
-  ["gpu_seconds_per_day", "GPU seconds in a day", "that its trainings hold devices", duration],
-  ["stored_bytes", "Stored bytes", "of its datasets, batches and results", bytes],
+  ["requests_per_minute", "Requests/min", "Requests in a minute", "of all its keys together", number],
+  ["tokens_per_day", "Tokens/day", "Tokens in a day", "that models read and write for it", number],
+  ["gpu_seconds_per_day", "GPU/day", "GPU seconds in a day", "that its trainings hold devices", duration],
+  ["stored_bytes", "Stored", "Stored bytes", "of its datasets, batches and results", bytes],
 ];
 
 export default function Projects() {
@@ -37,7 +38,7 @@ function List({ projects, ask }) {
   const columns = [
     { name: "Project", cell: (one) => one.id },
     { name: "Made", cell: (one) => html`<span class="nowrap">${time(one.created_at)}</span>` },
-    ...LIMITS.map(([field, name, , told]) => ({ name, number: true, cell: (one) => (one.limits[field] === null ? html`<span class="note">no limit</span>` : told(one.limits[field])) })),
+    ...LIMITS.map(([field, name, , , told]) => ({ name, number: true, cell: (one) => (one.limits[field] === null ? html`<span class="note">no limit</span>` : told(one.limits[field])) })),
     { name: html`<span class="visually-hidden">Do</span>`, cell: (one) => html`<span class="actions">
       <button class="small" aria-label=${`Limits of ${one.id}`} onClick=${() => ask("limits", one)}>Limits…</button>
       <button class="small" aria-label=${`A key of ${one.id}`} onClick=${() => ask("key", one)}>Key…</button></span>` },
@@ -57,7 +58,7 @@ function Limit({ open, of, onClose, onDone }) {
   const limits = () => Object.fromEntries(LIMITS.map(([field]) => [field, form[field] === "" ? null : Number(form[field])]));
   return html`<${Ask} open=${open} title=${`Limits of ${of?.id}`} label="Set them" onClose=${onClose} deed=${() => patch(`/v1/projects/${of.id}`, { limits: limits() })} onDone=${() => { tell(`${of.id} has new limits; gateways go by them within two seconds.`); onDone(); }}>
     <p class="note">Empty: no limit. What is already used counts against a new one; work that was let in goes on.</p>
-    ${LIMITS.map(([field, name, told]) => html`<${Field} key=${field} label=${name} hint=${told}>${(given) => html`<input ...${given} type="number" min=${field === "requests_per_minute" ? 1 : 0} step="1" value=${form[field]} onInput=${(event) => setForm({ ...form, [field]: event.target.value })} />`}<//>`)}
+    ${LIMITS.map(([field, , name, told]) => html`<${Field} key=${field} label=${name} hint=${told}>${(given) => html`<input ...${given} type="number" min=${field === "requests_per_minute" ? 1 : 0} step="1" value=${form[field]} onInput=${(event) => setForm({ ...form, [field]: event.target.value })} />`}<//>`)}
   <//>`;
 }
 

@@ -53,7 +53,7 @@ function List({ rows, wide }) {
     { name: "What", cell: (one) => html`<strong>${one.method}</strong> <code class="path">${one.path}</code>${one.target && one.target !== one.path && html`<br /><span class="note">made <code class="path">${one.target}</code></span>`}` },
     { name: "Answer", cell: (one) => html`<${Chip} kind=${kind(one.status)}>${one.status ?? "under way"}<//>` },
     { name: "From", cell: (one) => html`<span class="note">${one.client ?? "–"}</span>` },
-    { name: "Request", cell: (one) => html`<code class="note" title=${one.request_id}>${one.request_id ? `…${one.request_id.slice(-8)}` : "–"}</code>` },
+    { name: "Request", cell: (one) => html`<code class="note nowrap" title=${one.request_id}>${one.request_id ? `…${one.request_id.slice(-8)}` : "–"}</code>` },
   ];
   return html`<${Table} caption="Changes, newest first" columns=${columns} rows=${rows} />`;
 }
