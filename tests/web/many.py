@@ -13,6 +13,7 @@ from selftaught import aliases, tenancy
 from selftaught.contracts import State
 from selftaught.database.tables import Evaluation, Job, ModelVersion, Promotion
 from selftaught.ids import new_id
+from selftaught.registry import resolve_recipe
 
 ITERATIONS = 5
 
@@ -53,7 +54,8 @@ def seed(url: str, model: str, count: int) -> None:
 
 
 def _job(session: Session, model: str) -> str:
-    job = Job(id=new_id("job"), kind="loop", state=State.SUCCEEDED, model=model, recipe={})
+    recipe = resolve_recipe("quickstart", {}).model_dump(mode="json", by_alias=True)
+    job = Job(id=new_id("job"), kind="loop", state=State.SUCCEEDED, model=model, recipe=recipe)
     session.add(job)
     session.flush()
     return job.id

@@ -79,7 +79,7 @@ function Compared({ report }) {
       ["Same verdict", `${percent(agreement.agreement)}${agreement.ci95 ? ` (${percent(agreement.ci95[0], 0)} to ${percent(agreement.ci95[1], 0)})` : ""}`],
       ["Cohen's kappa", `${share(agreement.kappa, 2)}${agreement.kappa_ci95 ? ` (${share(agreement.kappa_ci95[0], 2)} to ${share(agreement.kappa_ci95[1], 2)})` : ""}`],
     ]} />`}
-    <${Table} caption=${`${canary.version} beside ${canary.incumbent}`} columns=${columns} rows=${MEASURES} id=${([name]) => name} />
+    <${Table} caption=${`Measures of ${canary.version} and ${canary.incumbent}`} columns=${columns} rows=${MEASURES} id=${([name]) => name} />
     ${agreement.n > 0 && html`<${Confusion} of=${agreement.confusion} canary=${canary} />`}`;
 }
 
