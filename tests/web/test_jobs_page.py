@@ -36,7 +36,7 @@ def test_the_overview_says_what_was_learned(
     expect(rows.nth(1)).to_contain_text("shown:2")
     clean(page)
     shot(page, "job-overview")
-    page.get_by_label("Iteration").select_option("1")
+    page.get_by_role("combobox", name="Iteration").select_option("1")
     expect(page.get_by_role("heading", name="Stages of iteration 1")).to_be_visible()
     page.reload()  # what is chosen is in the address
     expect(page.get_by_role("heading", name="Stages of iteration 1")).to_be_visible()
@@ -105,7 +105,7 @@ def test_training_draws_every_iterations_loss(
     loss = page.locator("figure", has_text="Training loss")
     expect(loss.locator(".series")).to_have_count(2)
     expect(loss.locator(".series").first.locator("circle")).to_have_count(TINY["train"]["steps"])
-    expect(page.get_by_text("became the version")).to_be_visible()
+    expect(page.locator(".chip").filter(has_text="became the version")).to_be_visible()
     clean(page)
     shot(page, "job-training")
 

@@ -55,13 +55,11 @@ function Filter({ chosen }) {
 
 function List({ jobs }) {
   const columns = [
-    { name: "Job", cell: (job) => html`<a class="mono" href=${to(`/jobs/${job.id}`)}>${job.id}</a>` },
-    { name: "Model", cell: (job) => html`<span class="long">${job.model}</span>` },
-    { name: "Kind", cell: (job) => words(job.kind) },
+    { name: "Job", cell: (job) => html`<a class="long" href=${to(`/jobs/${job.id}`)}>${job.model}</a><br /><span class="note">${words(job.kind)} · <code>${job.id}</code></span>` },
     { name: "State", cell: (job) => html`<${Chip} state=${job.state} />` },
     { name: "Progress", cell: (job) => html`<${Bar} job=${job} />` },
-    { name: "Left", cell: (job) => html`<span title=${job.progress.eta_basis}>${left(job) || (job.finished_at ? "–" : "not known yet")}</span>` },
-    { name: "Started", cell: (job) => html`<${When} at=${job.started_at} />` },
+    { name: "Left", cell: (job) => html`<span class="nowrap" title=${job.progress.eta_basis}>${left(job) || (job.finished_at ? "–" : "not known yet")}</span>` },
+    { name: "Started", cell: (job) => html`<span class="nowrap"><${When} at=${job.started_at} /></span>` },
     { name: "Took", number: true, cell: (job) => duration(took(job)) },
   ];
   return html`<${Table} caption="Jobs, newest first" columns=${columns} rows=${jobs} />`;

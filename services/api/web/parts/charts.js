@@ -6,6 +6,7 @@ import { Table } from "./ui.js";
 
 const WIDTH = 540; // until it is known how wide there is room
 const HEIGHT = 260;
+const MARKED = 24; // points of a line that are marked, with their whiskers; of more the line alone is seen
 const BANDS = 2; // more of them hide each other: then the whiskers alone tell
 const MARGIN = { top: 12, right: 16, bottom: 34, left: 52 };
 
@@ -33,7 +34,8 @@ export function LineChart({ title, x, y, series, told = String, toldX = String, 
   const room = (high - low || Math.abs(high) || 1) * 0.08;
   if (!range) [low, high] = [low - room, high + room];
   const [first, last] = [Math.min(...xs), Math.max(...xs)];
-  const beside = points.some((p) => Number.isFinite(p.low)) ? 4 : 0; // pixels between whiskers at one x
+  const marked = drawn.every((one) => one.points.length <= MARKED);
+  const beside = marked && points.some((p) => Number.isFinite(p.low)) ? 4 : 0; // pixels between whiskers at one x
   const inset = ((drawn.length - 1) / 2) * beside;
   const left = (value) => MARGIN.left + inset + ((value - first) / (last - first || 1)) * (width - MARGIN.left - MARGIN.right - 2 * inset);
   const top = (value) => HEIGHT - MARGIN.bottom - ((value - low) / (high - low || 1)) * (HEIGHT - MARGIN.top - MARGIN.bottom);
@@ -56,9 +58,9 @@ export function LineChart({ title, x, y, series, told = String, toldX = String, 
         const aside = one.at * beside - inset;
         return html`<g class=${`series s${one.at % 6}`} transform=${`translate(${aside} 0)`}>
           ${ranged.length > 1 && drawn.length <= BANDS && html`<path class="band" d=${band(ranged)} />`}
-          ${ranged.map((p) => html`<line class="whisker" x1=${left(p.x)} x2=${left(p.x)} y1=${top(p.low)} y2=${top(p.high)} />`)}
+          ${marked && ranged.map((p) => html`<line class="whisker" x1=${left(p.x)} x2=${left(p.x)} y1=${top(p.low)} y2=${top(p.high)} />`)}
           <path class="line" d=${path(one.points)} />
-          ${one.points.length <= 60 && one.points.map((p) => html`<circle cx=${left(p.x)} cy=${top(p.y)} r="3.5"><title>${one.name}, ${x} ${toldX(p.x)}: ${told(p.y)}${Number.isFinite(p.low) ? ` (${told(p.low)} to ${told(p.high)})` : ""}</title></circle>`)}
+          ${marked && one.points.map((p) => html`<circle cx=${left(p.x)} cy=${top(p.y)} r="3.5"><title>${one.name}, ${x} ${toldX(p.x)}: ${told(p.y)}${Number.isFinite(p.low) ? ` (${told(p.low)} to ${told(p.high)})` : ""}</title></circle>`)}
         </g>`;
       })}
     </svg>

@@ -85,7 +85,7 @@ function Gate({ job, iterations, query }) {
   const rows = findings.map((one, at) => ({ id: String(at), ...one }));
   const columns = [
     { name: "Rule", cell: (one) => RULES[one.rule] || words(one.rule) },
-    { name: "", cell: (one) => html`<${Chip} kind=${one.passed ? "good" : "bad"}>${one.passed ? "passed" : "failed"}<//>` },
+    { name: "Result", cell: (one) => html`<${Chip} kind=${one.passed ? "good" : "bad"}>${one.passed ? "passed" : "failed"}<//>` },
     { name: "On", cell: (one) => (one.set ? setName(one.set) : "–") },
     { name: "Found", number: true, cell: (one) => share(one.got, 4) },
     { name: "Needed", number: true, cell: (one) => (one.needed === null || one.needed === undefined ? "–" : `${["position_bias", "parse_failures"].includes(one.rule) ? "at most" : "at least"} ${share(one.needed, 4)}`) },
