@@ -70,16 +70,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def done(api: Client, files: dict[str, Path]) -> dict[str, Any]:
     """A small job that has succeeded: two iterations of the model `shown`."""
-    job = api.create_job(
-        dataset=api.upload(files["instructions"])["id"],
-        labelled_dataset=api.upload(files["labelled"], kind="labelled")["id"],
+    job = api.jobs.create(
+        api.datasets.upload(files["instructions"]).id,
+        labelled_dataset=api.datasets.upload(files["labelled"], kind="labelled").id,
         recipe="quickstart",
         overrides=json.loads(json.dumps(TINY)),
         model="shown",
     )
-    ended = api.wait(job["id"], 600)
-    assert ended["state"] == "succeeded", ended
-    return ended
+    return job.wait(600).model_dump(mode="json")
 
 
 @pytest.fixture(scope="session")

@@ -129,7 +129,7 @@ def test_a_dataset_is_deleted_when_asked_twice(
 ) -> None:
     file = tmp_path / "doomed.txt"
     file.write_text("do it\n")
-    name = api.upload(file)["id"]
+    name = api.datasets.upload(file).id
     page.goto(f"/#/datasets/{name}")
     page.get_by_role("button", name="Delete").click()
     clean(page)

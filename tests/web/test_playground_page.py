@@ -62,7 +62,7 @@ def test_a_pair_of_a_job_is_brought_along(page: Page, done: dict[str, Any], stac
 
 def test_a_key_that_may_judge_alone_can(page: Page, api: Client, done: dict[str, Any]) -> None:
     """It may look at no lists, so none is asked for: `latest` answers."""
-    secret = api.create_key("judge-alone", ["judge"])["secret"]
+    secret = api.keys.create("judge-alone", ["judge"]).secret
     page.goto("/")
     page.evaluate("secret => sessionStorage.setItem('selftaught.key', secret)", secret)
     page.goto("/#/playground")
