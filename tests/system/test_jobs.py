@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +12,6 @@ import pytest
 from selftaught.client import ApiError, Client, JobFailed
 from selftaught.iterations import row_of
 from selftaught.stack.handle import Stack
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_job_ends_with_a_served_judge(
@@ -94,22 +89,3 @@ def test_cancel_stops_a_job_and_keeps_its_versions(client: Client, tiny_job: Any
     with pytest.raises(JobFailed, match="cancelled"):
         job.cancel().wait(900)
     assert list(client.models.versions(job.model))
-
-
-def test_the_tour_of_the_readme(stack: Stack, tmp_path: Path) -> None:
-    """Every command of the README's tour, in one shell, against this stack."""
-    tour = (ROOT / "README.md").read_text().split("## Five-minute tour", 1)[1].split("\n## ", 1)[0]
-    blocks = re.findall(r"```bash\n(.*?)```", tour, flags=re.DOTALL)
-    assert len(blocks) >= 5
-    script = "\n".join(block for block in blocks if "selftaught up" not in block)
-    script = re.sub(r"(?m)^GATEWAY=.*$", f"GATEWAY={stack.gateway_url}", script)
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert '"verdict"' in done.stdout and '"succeeded"' in done.stdout
