@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import typer.main
 import yaml
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from scripts.docs.schemas import block, cell, fields
+
+_ANNOTATION = re.compile(r"(: |-> )'([^']*)'")
 
 
 def commands() -> str:
@@ -132,38 +134,39 @@ def _here(name: str) -> str:
 
 
 def client() -> str:
-    """Public classes and methods of the Python client."""
-    import selftaught.client
+    """The Python client: what it can be asked for, and what jobs, batches and evaluations do."""
+    from selftaught.client import ApiError, Batch, Client, Evaluation, Job, JobFailed
 
     lines = [
         "# Python client",
         "",
-        inspect.cleandoc(inspect.getdoc(selftaught.client) or ""),
+        "All methods of the synchronous client ([how to use it](../client.md)). `AsyncClient` has "
+        "the same, to be awaited; its lists are read with `async for`.",
         "",
     ]
-    for name, one in inspect.getmembers(selftaught.client, inspect.isclass):
-        if name.startswith("_") or not one.__module__.startswith("selftaught.client"):
-            continue
-        lines += _class(name, one)
+    with Client("http://127.0.0.1:8080") as one:
+        resources = {name: part for name, part in vars(one).items() if not name.startswith("_")}
+    lines += ["## Client", "", _doc(Client), "", *_methods(Client)]
+    for name, part in resources.items():
+        if type(part).__module__.startswith("selftaught.client."):
+            lines += [f"## client.{name}", "", *_methods(type(part))]
+    for handle in (Job, Batch, Evaluation):
+        lines += [f"## {handle.__name__}", "", _doc(handle), "", *_methods(handle)]
+    for error in (ApiError, JobFailed):
+        lines += [f"## {error.__name__}", "", _doc(error), ""]
     return "\n".join(lines)
 
 
-def _class(name: str, one: type) -> list[str]:
-    lines = [f"## {name}", "", _doc(one), ""]
-    if issubclass(one, BaseModel | Exception):
-        return lines
-    for called, method in inspect.getmembers(one, callable):
-        raw = inspect.getattr_static(one, called)
-        if called.startswith("_") or not getattr(method, "__module__", "").startswith("selftaught"):
+def _methods(one: type) -> list[str]:
+    """Those of the class and of the client's classes that it is made of."""
+    lines: list[str] = []
+    for name, method in inspect.getmembers(one, inspect.isfunction):
+        flat = method.__module__ == "selftaught.client.flat"
+        if name.startswith("_") or flat or not method.__module__.startswith("selftaught.client"):
             continue
-        if inspect.isclass(method):
-            continue
-        try:
-            signature = inspect.signature(raw if not isinstance(raw, classmethod) else method)
-        except (TypeError, ValueError):
-            continue
-        start = "await " if inspect.iscoroutinefunction(method) else ""
-        lines += [*block("text", f"{start}{called}{signature}"), "", _doc(method), ""]
+        signature = _ANNOTATION.sub(r"\1\2", str(inspect.signature(method)))
+        signature = signature.replace("(self, ", "(").replace("(self)", "()")
+        lines += [*block("python", f"{name}{signature}"), "", _doc(method), ""]
     return lines
 
 
