@@ -161,8 +161,7 @@ def _methods(one: type) -> list[str]:
     """Those of the class and of the client's classes that it is made of."""
     lines: list[str] = []
     for name, method in inspect.getmembers(one, inspect.isfunction):
-        flat = method.__module__ == "selftaught.client.flat"
-        if name.startswith("_") or flat or not method.__module__.startswith("selftaught.client"):
+        if name.startswith("_") or not method.__module__.startswith("selftaught.client"):
             continue
         signature = _ANNOTATION.sub(r"\1\2", str(inspect.signature(method)))
         signature = signature.replace("(self, ", "(").replace("(self)", "()")
