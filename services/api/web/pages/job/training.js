@@ -29,7 +29,7 @@ export default function Training({ job, iterations, events: { events }, query })
       <${Card}><${LineChart} title="Training loss" x="step" y="loss" series=${newest.map((one) => line(one, "loss"))} told=${small} />
         <p class="note">Nats for each token of a judgment${job.recipe.train.objective === "sft_dpo" ? ", plus the loss of DPO" : ""}.${trained.length > LINES ? ` The newest ${LINES} of ${trained.length} iterations.` : ""} Loss on held-out rows is not measured: checkpoints are chosen by how well they judge.</p><//>
       <${Card}><${LineChart} title=${`Learning rate of iteration ${current.number}`} x="step" y="rate" series=${[line(current, "learning_rate")]} told=${small} />
-        <p class="note">It rises over the first ${number(job.recipe.train.warmup_steps)} steps, then falls (${job.recipe.train.schedule}) to ${percent(job.recipe.train.final_lr_share, 0)} of the peak.</p><//>
+        <p class="note">Warm-up: ${number(job.recipe.train.warmup_steps)}${job.recipe.train.warmup_steps === 1 ? " step" : " steps"}; then it falls (${job.recipe.train.schedule}) to ${percent(job.recipe.train.final_lr_share, 0)} of the peak.</p><//>
     </div>
     <${Card} title=${`Training of iteration ${current.number}`} actions=${html`<${Choice} iterations=${trained} current=${current} job=${job} tab="training" />`}>
       ${train
