@@ -86,7 +86,7 @@ def test_a_key_is_made_rotated_and_revoked(
 
 def test_a_name_is_given_once(page: Page, api: Client, refused: set[int]) -> None:
     refused.add(409)
-    api.create_key("taken", ["read"])
+    api.keys.create("taken", ["read"])
     page.goto("/#/keys")
     page.get_by_role("button", name="Create a key").click()
     form = page.get_by_role("dialog", name="Create a key")
@@ -97,7 +97,7 @@ def test_a_name_is_given_once(page: Page, api: Client, refused: set[int]) -> Non
 
 def test_who_may_not_does_not_see(page: Page, stack: Stack, api: Client) -> None:
     """A key with `read` sees neither keys nor projects, nor what registers a model."""
-    secret = api.create_key("reader", ["read"])["secret"]
+    secret = api.keys.create("reader", ["read"]).secret
     page.goto("/")
     page.evaluate("secret => sessionStorage.setItem('selftaught.key', secret)", secret)
     page.reload()

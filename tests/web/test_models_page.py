@@ -128,7 +128,7 @@ def test_the_gate_refuses_and_a_key_forces(
     page: Page, api: Client, gated: str, refused: set[int], clean: Clean, shot: Shot
 ) -> None:
     refused.update({401, 409})
-    key = api.create_key("forcing", ["promote"])
+    key = api.keys.create("forcing", ["promote"])
     page.goto(f"/#/models/{gated}")
     page.get_by_role("button", name=f"Promote {gated}:1").click()
     form = dialog(page, f"Promote {gated}:1")
@@ -143,13 +143,13 @@ def test_the_gate_refuses_and_a_key_forces(
     form.get_by_label("API key").fill("st_wrong")
     form.get_by_role("button", name="Force the promotion").click()
     expect(form.get_by_role("alert")).to_contain_text("key")  # and the page is still there
-    form.get_by_label("API key").fill(key["secret"])
+    form.get_by_label("API key").fill(key.secret)
     form.get_by_role("button", name="Force the promotion").click()
     expect(row(page, f"{gated}:1").get_by_text("latest")).to_be_visible(timeout=PATIENCE)
     expect(row(page, f"{gated}:1").get_by_text("forced")).to_be_visible()
     (move, *_) = api.models.alias(gated).history
     assert (move.by, move.reason) == ("forcing", "forced by forcing: the incumbent leaks")
-    api.revoke_key(key["id"])
+    api.keys.revoke(key.id)
 
 
 def test_an_alias_is_made_moved_and_rolled_back(page: Page, api: Client, gated: str) -> None:

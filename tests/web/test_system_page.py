@@ -50,10 +50,10 @@ def test_the_metrics_are_read_as_prometheus_reads_them(page: Page) -> None:
 
 
 def test_who_did_what_is_found(page: Page, api: Client, clean: Clean, shot: Shot) -> None:
-    key = api.create_key("auditor", ["admin"])
-    with Client(api.base_url, key=key["secret"]) as auditor:
-        made = auditor.create_key("made-by-auditor", ["read"])
-        auditor.revoke_key(made["id"])
+    key = api.keys.create("auditor", ["admin"])
+    with Client(api.base_url, key=key.secret) as auditor:
+        made = auditor.keys.create("made-by-auditor", ["read"])
+        auditor.keys.revoke(made.id)
     page.goto("/#/audit")
     clean(page)
     shot(page, "audit")
@@ -62,7 +62,7 @@ def test_who_did_what_is_found(page: Page, api: Client, clean: Clean, shot: Shot
     page.get_by_role("button", name="Look").click()
     lines = page.get_by_role("table").get_by_role("row")
     expect(lines).to_have_count(2)
-    expect(lines.last).to_contain_text(f"/v1/keys/{made['id']}")
+    expect(lines.last).to_contain_text(f"/v1/keys/{made.id}")
     expect(lines.last).to_contain_text("200")
     expect(page).to_have_url(re.compile(r"#/audit\?key=auditor&method=DELETE"))
     page.get_by_role("button", name="Everything").click()
@@ -71,7 +71,7 @@ def test_who_did_what_is_found(page: Page, api: Client, clean: Clean, shot: Shot
 
 def test_long_logs_go_on(page: Page, api: Client) -> None:
     for number in range(30):
-        api.create_key(f"one-of-many-{number}", ["read"])
+        api.keys.create(f"one-of-many-{number}", ["read"])
     page.goto("/#/audit?method=POST&route=/v1/keys")
     lines = page.get_by_role("table").get_by_role("row")
     expect(lines).to_have_count(26)
