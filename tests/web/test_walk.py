@@ -47,6 +47,8 @@ def test_a_judge_is_made_looked_at_asked_promoted_and_rolled_back(
     page.get_by_role("link", name="Data", exact=True).click()
     page.get_by_role("link", name="Look at the pairs").click()
     expect(page.get_by_role("heading", name="Pairs", level=1)).to_be_visible()
+    listed = page.get_by_role("region", name="Pairs", exact=True).get_by_role("link")
+    expect(listed.first).to_be_visible()
     page.keyboard.press("j")
     expect(page.get_by_role("group", name="Modified instruction")).to_be_visible()
 
