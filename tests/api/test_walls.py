@@ -157,7 +157,7 @@ def refused(route: str, answer: httpx.Response, status: int, code: str) -> str:
     return str(assert_problem(answer, status, code)["detail"])
 
 
-PLATFORM = {"devices", "engine_adapters", "engine_demands", "engine_servers"}
+PLATFORM = {"devices", "engine_adapters", "engine_demands", "engine_servers", "totals"}
 FILES = "GET /v1/models/{name}/versions/{number}/files"
 REFUSED = {
     "GET /v1/recipes/{name}",

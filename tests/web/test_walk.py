@@ -73,7 +73,7 @@ def test_a_judge_is_made_looked_at_asked_promoted_and_rolled_back(
     latest = page.get_by_role("region", name="latest")
     latest.get_by_role("button", name="Roll back to :0").click()
     page.get_by_role("dialog").get_by_role("button", name="Roll back to walked:0").click()
-    expect(page.get_by_text("latest names walked:0 now.")).to_be_visible()
+    expect(page.get_by_text("latest names walked:0 again.")).to_be_visible()
     page.goto("/#/models/walked")
     page.get_by_role("button", name="Promote walked:1").click()
     page.get_by_role("dialog").get_by_role("button", name="Ask the gate").click()
