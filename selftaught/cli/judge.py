@@ -137,7 +137,8 @@ def _streamed(client: Client, asked: Json, as_json: bool) -> None:
             emit_line({"event": name, "data": data})
         elif name == "delta":
             if data["order"] != at_once:
-                out.print(f"\n{data['order']}: " if at_once else f"{data['order']}: ", end="")
+                order = safe(data["order"])
+                out.print(f"\n{order}: " if at_once else f"{order}: ", end="", markup=False)
                 at_once = data["order"]
             out.print(safe(data["text"]), end="", markup=False)
         elif name == "restart":

@@ -27,7 +27,10 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f"  # all but tab and newline
+    r"\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"  # what turns the direction of writing
+)
 WIDE = 140
 """Columns of a table that does not go to a terminal."""
 

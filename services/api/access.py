@@ -234,7 +234,8 @@ def _without_key(request: Request) -> keys.Caller:
     if not get_settings().open:
         raise unauthorised("key_required", "send a key: Authorization: Bearer st_...")
     # What another site's page has a browser send to this machine is not from its user.
-    if request.url.hostname not in _LOOPBACK:
+    # By the header itself: of one that is odd Starlette's URL has the server's own address.
+    if not _of_this_machine(f"//{request.headers.get('host', '')}"):
         detail = "without a key this gateway answers to localhost only"
         raise Refused(403, "foreign_host", detail)
     origin = request.headers.get("origin")

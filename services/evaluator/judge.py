@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -340,12 +340,36 @@ class Judge:
         self, version: ModelVersion, requests: Sequence[Request], sampling: SamplingSettings
     ) -> Answered:
         """Completions; their tokens are counted here, so that also those of a ranking that runs out
-        of time, or of a shadow, are."""
+        of time, or of a shadow, are.
+
+        Who hangs up after hearing nearly all has had it: the pieces that were heard count, which
+        servers send a token each.
+        """
         ready = await self._opened.get(version)
-        new = await ready.ask(requests, sampling)
-        tokens = self._counted.spent(new.completions)
-        self.recorder.spend(tenancy.current() or tenancy.DEFAULT, tokens)
+        pieces = [0] * len(requests)
+        project = tenancy.current() or tenancy.DEFAULT
+        try:
+            new = await ready.ask(
+                [_counting(one, pieces, place) for place, one in enumerate(requests)], sampling
+            )
+        except asyncio.CancelledError:
+            self.recorder.spend(project, sum(pieces))
+            raise
+        self.recorder.spend(project, self._counted.spent(new.completions))
         return new
+
+
+def _counting(request: Request, pieces: list[int], place: int) -> Request:
+    """The same request; `pieces[place]` counts what is heard of it."""
+    hear = request.hear
+    if hear is None:
+        return request
+
+    def heard(text: str) -> None:
+        pieces[place] += 1
+        hear(text)
+
+    return replace(request, hear=heard)
 
 
 def _ref(model: str | None) -> Ref:

@@ -56,7 +56,8 @@ def test_without_a_key_a_gateway_is_closed(closed: TestClient) -> None:
 
 def test_an_open_gateway_answers_to_this_machine_only(client: TestClient) -> None:
     assert client.get("/v1/jobs").status_code == 200
-    for host in ("evil.example", "localhost.evil.example", "127.0.0.1.nip.example"):
+    odd = ("a{b}.evil.example", "localhost@evil.example", "[", "")
+    for host in ("evil.example", "localhost.evil.example", "127.0.0.1.nip.example", *odd):
         assert_problem(client.get("/v1/jobs", headers={"host": host}), 403, "foreign_host")
     for origin in ("https://evil.example", "null", "http://localhost.evil.example", "http://[::1"):
         answer = client.get("/v1/jobs", headers={"origin": origin})

@@ -310,13 +310,19 @@ def test_a_call_takes_room_and_is_given_up_when_its_client_leaves(
             until(lambda: ask(narrow).status_code == 200)
 
 
-def test_tokens_count(gateway: httpx.Client, database: Servers) -> None:
+def test_tokens_count(gateway: httpx.Client, database: Servers, engine: Speaker) -> None:
     def used() -> int:
         with transaction() as session:
             return int(standing(session, "default").tokens)
 
     ask(gateway, n=2)
     until(lambda: used() == 16)
+    engine.end.clear()
+    with gateway.stream("POST", PATH, json={**HELLO, "stream": True}) as response:
+        until(lambda: len(engine.asked) == 2)
+        next(response.iter_lines())
+    until(lambda: used() == 16 + len("choice 0"))  # who hangs up before the end has heard this
+    engine.end.set()
     with transaction() as session:
         session.get_one(Project, "default").limits = Limits(tokens_per_day=1).model_dump()
     until(lambda: ask(gateway).status_code == 429)

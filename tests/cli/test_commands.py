@@ -246,7 +246,7 @@ def test_a_table_on_a_terminal_does_not_steer_it(
 
     with transaction() as session:
         job_id = make_job()
-        session.get_one(Job, job_id).model = "evil\x1b[31m\rname"
+        session.get_one(Job, job_id).model = "evil\x1b[31m\r\u202ename"
     monkeypatch.setattr(output, "out", Console(force_terminal=True, width=200, no_color=True))
     shown = here("jobs", "list").stdout
-    assert "job " in shown and "evil\ufffd[31m\ufffdname" in shown
+    assert "job " in shown and "evil\ufffd[31m\ufffd\ufffdname" in shown

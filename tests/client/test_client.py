@@ -52,6 +52,15 @@ def test_an_error_says_what_is_wrong(client: Client) -> None:
     assert url("v1", "a/b?c", 3) == "/v1/a%2Fb%3Fc/3"
 
 
+def test_a_key_goes_to_its_gateway_only(client: Client) -> None:
+    """Also where the gateway itself names addresses, as of files."""
+    for elsewhere in ("http://127.0.0.1:9/v1/caller", "HTTP://a@b/", "x"):
+        with pytest.raises(ValueError, match="no path of this gateway"):
+            client.call("GET", elsewhere)
+    with pytest.raises(ApiError, match="404"):
+        client.call("GET", "//127.0.0.1:9/nothing")
+
+
 def test_fields_of_a_newer_gateway_are_left_out() -> None:
     told = copy.deepcopy(EvaluationOut.model_json_schema()["examples"][0])
     told["new"] = told["settings"]["new"] = told["scores"][0]["figures"][0]["new"] = 1

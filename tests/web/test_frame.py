@@ -56,6 +56,19 @@ def test_a_closed_gateway_asks_for_a_key(
     expect(page.get_by_text("key browser")).to_have_count(0)
 
 
+def test_an_address_leads_nowhere_else(page: Page) -> None:
+    """What a link names is one thing below its own kind, whatever the link's maker wrote."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto("/#/datasets/%")
+    expect(page.get_by_role("heading", name="Nothing is here")).to_be_visible()
+    for name in ("..%2Fcaller", "x%2F%252e.%2F..%2Fcaller", "..%5Ccaller", ".%09.%2Fcaller"):
+        asked.clear()
+        page.goto(f"/#/datasets/{name}")
+        expect(page.get_by_text("There is no such address.").first).to_be_visible()
+        assert not [one for one in asked if "caller" in one], asked
+
+
 def test_the_theme_is_kept(page: Page) -> None:
     page.goto("/")
     ground = "getComputedStyle(document.documentElement).backgroundColor"

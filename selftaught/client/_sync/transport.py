@@ -142,6 +142,8 @@ class Transport:
         `body`: makes httpx's options for the body, anew for each try; if it can do so only once the
         call is not `repeatable`. Every POST has a key, so that what it makes is made once.
         """
+        if not path.startswith("/"):  # httpx would send the key to whatever host it names
+            raise ValueError(f"{path!r} is no path of this gateway")
         once = {"Idempotency-Key": uuid.uuid4().hex} if method == "POST" else {}
         retries = self._retries if repeatable else 0
         for tried in itertools.count():

@@ -32,7 +32,12 @@ function address(path, query = {}) {
   return text ? `${path}?${text}` : path;
 }
 
+// A part of an address that is . or .. leads elsewhere (tabs and line ends are left out of addresses):
+// a link from somebody else's hands could have a page ask for what is no page's to ask for.
+const ASTRAY = /[\t\r\n]|[\\/](\.|%2e){1,2}([\\/?#]|$)/i;
+
 async function ask(path, options) {
+  if (ASTRAY.test(path.split("?")[0])) throw new Problem(404, { code: "not_found", detail: "There is no such address." });
   try {
     return await fetch(path, options);
   } catch (error) {

@@ -28,8 +28,13 @@ export function match(pattern, path) {
   if (wanted.length !== parts.length) return null;
   const found = {};
   for (const [at, part] of wanted.entries()) {
-    if (part.startsWith(":")) found[part.slice(1)] = decodeURIComponent(parts[at]);
-    else if (part !== parts[at]) return null;
+    if (part.startsWith(":")) {
+      try {
+        found[part.slice(1)] = decodeURIComponent(parts[at]);
+      } catch {
+        return null; // no such page: an address with a stray %
+      }
+    } else if (part !== parts[at]) return null;
   }
   return found;
 }
