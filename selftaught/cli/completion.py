@@ -6,6 +6,7 @@ It must never be in the way: a gateway that is away, slow or refuses offers noth
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ SECONDS = 1.0
 """Longer nobody waits for a Tab."""
 Offer = list[tuple[str, str]]
 """(word, what it is)"""
+_WORD = re.compile(r"[\w.:+-]+")
+_ODD = re.compile(r"[^\w .,:+-]")
+"""What a shell could take for more than text. zsh evaluates what it is offered, and of what others
+called a thing Typer's quoting lets `\\$(..)` through."""
 
 
 def jobs(ctx: typer.Context, incomplete: str) -> Offer:
@@ -56,7 +61,11 @@ def recipe_names(ctx: typer.Context, incomplete: str) -> Offer:
 
 
 def _offer(incomplete: str, known: Offer) -> Offer:
-    return [one for one in known if one[0].startswith(incomplete)]
+    return [
+        (word, _ODD.sub("?", told))
+        for word, told in known
+        if word.startswith(incomplete) and _WORD.fullmatch(word)
+    ]
 
 
 def _ask(ctx: typer.Context, path: str, limited: bool = True) -> list[dict[str, Any]]:

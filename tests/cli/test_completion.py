@@ -7,6 +7,7 @@ import socket
 import pytest
 from typer.testing import CliRunner
 
+from selftaught import Client
 from selftaught.cli import app
 from tests.api.helpers import add_versions
 from tests.cli.conftest import Gateway
@@ -49,3 +50,22 @@ def test_a_gateway_that_is_away_or_silent_is_not_in_the_way() -> None:
 def test_there_is_a_script_for_shells() -> None:
     script = CliRunner().invoke(app, ["--show-completion", "bash"], prog_name="selftaught")
     assert "_SELFTAUGHT_COMPLETE" in script.stdout
+
+
+def test_what_others_call_a_thing_runs_nowhere(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """zsh evaluates what it is offered."""
+    monkeypatch.setenv("SELFTAUGHT_URL", gateway.url)
+    rows = [{"instruction": "i"}]
+    with Client(gateway.url) as client:
+        made = client.datasets.upload(rows, name='Größe 1 \\$(touch x) \\`y\\` \\"; z [/b] \x1b[2J')
+    asked = {
+        "_SELFTAUGHT_COMPLETE": "complete_zsh",
+        "_TYPER_COMPLETE_ARGS": "selftaught datasets show ",
+    }
+    done = CliRunner().invoke(app, [], env=asked)
+    assert done.exit_code == 0 and made.id in done.stdout and "Größe 1" in done.stdout
+    told = done.stdout.partition(":((")[2].rpartition("))'")[0].strip()
+    assert not set(told) & set("\\$`;()[]'\x1b"), told
+    assert told.count('"') == 4
