@@ -150,7 +150,7 @@ def test_text_comes_before_the_engine_has_ended_and_then_the_plain_answer(
     }
     plain = evaluator.post("/judge", json=GOOD_FIRST).json()
     assert plain["cached"] and same(plain) == same(verdict) and verdict.keys() == plain.keys()
-    assert 'verdicts_total{cached="false",model="m:0",verdict="A"} 1.0' in metrics(evaluator)
+    assert 'verdicts_total{verdict="A"} 2.0' in metrics(evaluator)
 
 
 def test_a_former_answer_is_streamed_at_once(evaluator: httpx.Client, engine: Writer) -> None:
