@@ -33,7 +33,8 @@ from selftaught.contracts import Recipe
 from selftaught.controls import Results, known, means, run_jobs, slug
 from selftaught.controls import arms as loop_and_controls
 from selftaught.hashing import canonical_sha256
-from selftaught.registry import load_recipe, merge
+from selftaught.recipes import merge
+from selftaught.registry import load_recipe
 from selftaught.stack.handle import Stack
 
 Json = dict[str, Any]

@@ -138,7 +138,8 @@ def rollback(
         else:
             trail.append(entry.version_id)
     if len(trail) < 2:
-        raise NothingToRollBackTo(f"alias {alias!r} of {model!r} has no earlier version")
+        here = session.get_one(ModelVersion, row.version_id).ref
+        raise NothingToRollBackTo(f"{model}:{alias} is {here}, and nothing was before {here}")
     _point(session, row, trail[-2], reason, by, "alias.rolled_back")
     return row
 

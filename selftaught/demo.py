@@ -64,7 +64,7 @@ def ensure_stack(home: Path, console: Console) -> str:
             stack.start()
         console.print(f"stack up after {time.monotonic() - started:.1f} s")
     except AlreadyRunning:
-        console.print("the stack is up already")
+        pass  # which is what is wanted
     return stack.gateway_url
 
 

@@ -60,7 +60,9 @@ def export(version: dict[str, Any], versions_dir: Path, out: Path) -> None:
 
 def _write(folder: Path, base: Path, out: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     only_data = {"local_files_only": True, "trust_remote_code": False}
     model: Any = AutoModelForCausalLM.from_pretrained(
         base, use_safetensors=True, dtype="auto", **only_data

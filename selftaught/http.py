@@ -146,7 +146,7 @@ def field_errors(errors: Sequence[Any], skip: int = 0) -> list[dict[str, Any]]:
     return [
         {
             "field": ".".join(str(part) for part in error["loc"][skip:]),
-            "message": error["msg"],
+            "message": error["msg"].removeprefix("Value error, "),
             "type": error["type"],
         }
         for error in errors
@@ -319,8 +319,15 @@ async def _on_validation(request: Request, error: Exception) -> Response:
     errors = field_errors(found, skip=1)
     for item, raw in zip(errors, found, strict=True):
         item["field"] = item["field"] or str(raw["loc"][0])
+        if raw["loc"] == ("body",) and not _is_json(request):
+            item["message"] = "send JSON with the header Content-Type: application/json"
     detail = f"{errors[0]['field']}: {errors[0]['message']}"
     return problem(422, "invalid_request", detail, rid, param=errors[0]["field"], errors=errors)
+
+
+def _is_json(request: Request) -> bool:
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media == "application/json" or media.endswith("+json")
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:

@@ -25,6 +25,7 @@ from selftaught.judging import (
     parse_template,
     template_names,
 )
+from selftaught.recipes import merge
 from selftaught.settings import get_settings
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
@@ -164,12 +165,3 @@ def _template_names(kind: str) -> list[str]:
         query = select(StoredTemplate.name).where(StoredTemplate.kind == kind).limit(100)
         stored = session.scalars(query).all()
     return sorted([*(n for n in template_names() if load_template(n).kind == kind), *stored])
-
-
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Deep merge of two settings trees; `over` wins."""
-    out = dict(base)
-    for key, value in over.items():
-        old = out.get(key)
-        out[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return out

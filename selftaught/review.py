@@ -15,6 +15,7 @@ from selftaught.cli.output import safe
 from selftaught.contracts import ReviewItemOut
 
 VERDICTS: dict[str, Literal["A", "B", "tie"]] = {"a": "A", "b": "B", "t": "tie"}
+FILL = "POST /v1/models/NAME/versions/NUMBER/reviews, or the page Reviews (docs/reviews.md)"
 CHOICES = "a: A is better, b: B, t: tie, s: skip, q: quit"
 
 
@@ -27,6 +28,8 @@ def run(client: Client, version: str, reviewer: str | None, console: Console) ->
         item = given.item
         if item is None:
             console.print("nothing is left to review", markup=False)
+            if not answered:
+                console.print(f"to fill the queue of {version}: {FILL}", markup=False)
             return answered
         _show(item, given.left, console)
         letter = _ask()

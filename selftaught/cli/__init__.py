@@ -10,6 +10,7 @@ from __future__ import annotations
 import typer
 
 from selftaught.cli import (
+    audit,
     controls,
     datasets,
     evaluate,
@@ -70,7 +71,7 @@ for panel, commands in (
         ),
     ),
     (STACK, (stack.up, stack.down, stack.status, stack.demo)),
-    (OPERATOR, (stack.migrate, keeping.backup, keeping.restore, keeping.gc)),
+    (OPERATOR, (audit.audit, stack.migrate, keeping.backup, keeping.restore, keeping.gc)),
 ):
     for command in commands:
         app.command(rich_help_panel=panel)(command)

@@ -50,7 +50,8 @@ def with_database(
 def first(error: ValidationError) -> str:
     """The first thing that is wrong, with its place."""
     found = error.errors()[0]
-    return f"{'.'.join(str(part) for part in found['loc'])}: {found['msg']}"
+    what = found["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(str(part) for part in found['loc'])}: {what}"
 
 
 def _need_project(session: Session, project: str) -> None:

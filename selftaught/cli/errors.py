@@ -54,9 +54,15 @@ _HINTS = {
     "model_not_found": "`selftaught models list` shows those there are",
     "unknown_model": "`selftaught models list` shows those there are",
     "version_not_found": "`selftaught models versions NAME` shows those there are",
-    "unknown_recipe": "`selftaught recipes list` shows them; a file works too: --recipe mine.yaml",
+    **dict.fromkeys(
+        ("recipe_not_found", "unknown_recipe"),
+        "`selftaught recipes list` shows them; a file works too: --recipe mine.yaml",
+    ),
     "invalid_recipe": "`selftaught recipes show NAME` has every setting as --set takes it",
     "no_such_data": "`selftaught jobs data JOB` shows what there is",
+    "nothing_to_roll_back_to": "to go forward again: selftaught models promote NAME:NUMBER",
+    "url_refused": "the gateway allows networks of your own by SELFTAUGHT_WEBHOOK_NETWORKS: "
+    "docs/webhooks.md",
     "job_not_ended": "`selftaught jobs cancel JOB` first",
     "quota_exceeded": "`selftaught usage` shows what is used and when it begins anew",
     "missing_scope": "SELFTAUGHT_API_KEY is to be a key that has it",
@@ -122,7 +128,8 @@ def explain(error: Exception) -> tuple[str, str | None]:
             extra = _EXTRAS.get(name, "stack")
             return (
                 f"this command needs the package {name!r}, which is not installed",
-                f"pip install 'selftaught[{extra}]'",
+                "selftaught is installed from its clone: `make setup` there, or "
+                f"pip install 'PATH/TO/selftaught[{extra}]'",
             )
     if _is(error, "selftaught.client", "ApiError"):
         return _of_the_api(error)  # type: ignore[arg-type]
@@ -166,12 +173,15 @@ def _of_the_api(error: ApiError) -> tuple[str, str | None]:
 
 def _of_settings(error: ValidationError) -> str:
     """Each wrong setting by its path; those of the environment by their variable."""
+    from selftaught.recipes import what_is_wrong
+
     lines = []
     for one in error.errors(include_url=False, include_context=False, include_input=False):
         name = ".".join(map(str, one["loc"])) or error.title
         if error.title == "Settings" and not name.isupper():
             name = f"SELFTAUGHT_{name.upper()}"
-        lines.append(f"{name}: {one['msg']}")
+        what = what_is_wrong(one) if error.title == "Recipe" else one["msg"]
+        lines.append(f"{name}: {what.removeprefix('Value error, ')}")
     return "\n".join(lines)
 
 

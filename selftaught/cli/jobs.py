@@ -43,6 +43,10 @@ app = typer.Typer(help="Jobs of any kind: start, watch, cancel, pause, ..", no_a
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", autocompletion=ids)]
 FILE_TOO = "Id of an uploaded dataset, or a file to upload first."
+PUZZLES = (
+    "note: the shipped model knows letter puzzles only; for other prompts take a model of your own "
+    "(docs/how-to/own-model.md)"
+)
 
 
 @app.command()
@@ -79,11 +83,22 @@ def create(
     """
     asked: Json = {"recipe": settings.recipe(recipe), "overrides": settings.tree(change)}
     asked |= {} if model is None else {"model": model}
+    files = {"dataset": (dataset, "instructions"), "labelled_dataset": (labelled, "labelled")}
+    given = {field: (one, kind) for field, (one, kind) in files.items() if one is not None}
     with connect(url, home) as client:
-        asked["dataset"] = _dataset(client, dataset, "instructions")
-        if labelled is not None:
-            asked["labelled_dataset"] = _dataset(client, labelled, "labelled")
-        job = client.call("POST", at("jobs"), json=asked)
+        if not all(one.startswith("ds_") for one, _ in given.values()):
+            for one, _ in given.values():
+                _need_file(one)
+            settings.check(client, asked["recipe"], asked["overrides"])
+        try:
+            for field, (one, kind) in given.items():
+                asked[field] = _dataset(client, one, kind)
+            job = client.call("POST", at("jobs"), json=asked)
+        except Exception:
+            _tell_uploads(given, asked)
+            raise
+    if job["recipe"]["base_model"] == "smallworld":
+        note(PUZZLES)
     if watching:
         note(f"started {job['id']}")
         follow_to_the_end(job["id"], url, home, as_json)
@@ -322,10 +337,21 @@ def _dataset(client: Client, given: str, kind: str) -> str:
     """A dataset's id: as given, or of the file that was given and is uploaded now."""
     if given.startswith("ds_"):
         return given
-    path = Path(given)
-    if not path.is_file():
+    return str(send(client, Path(given), kind)["id"])
+
+
+def _need_file(given: str) -> None:
+    """Raises Failed for what is neither a dataset's id nor a file."""
+    if not given.startswith("ds_") and not Path(given).is_file():
         raise Failed(f"there is no file {given}, and a dataset's id begins with ds_")
-    return str(send(client, path, kind)["id"])
+
+
+def _tell_uploads(given: dict[str, tuple[str, str]], asked: Json) -> None:
+    """Say which files are uploaded already, for the next try."""
+    for field, (one, _) in given.items():
+        if field in asked and asked[field] != one:
+            option = "--dataset" if field == "dataset" else "--labelled"
+            note(f"the upload stays as {asked[field]}: pass {option} {asked[field]} next time")
 
 
 def _far(job: Json) -> str:

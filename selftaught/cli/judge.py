@@ -96,16 +96,21 @@ def text(given: str) -> str:
 def tell(found: Json) -> None:
     """The verdict, and why if that was asked for."""
     verdict = found["verdict"]
-    words = {"A": "A is better", "B": "B is better", "tie": "neither is better"}
+    likely = found["probability"]
+    words = {"A": "A is better", "B": "B is better", "tie": "tie: neither is better"}
     line = words.get(verdict, "the judge wrote no verdict that can be read")
-    if (likely := found["probability"]) and verdict in ("A", "B", "tie"):
+    if verdict == "tie" and found["orders_agree"] is False:
+        line = "tie: the two orders disagree"
+    if likely and verdict in ("A", "B"):
         line += f" (probability {likely[verdict.lower()]:.3f})"
+    elif likely and verdict == "tie":  # of a judge that knows no tie, a tie's own is nothing
+        line += f" (A {likely['a']:.2f}, B {likely['b']:.2f})"
     out.print(line, style="bold")
     for order in found["orders"]:
         shown = " (shown swapped)" if order["order"] == "BA" else ""
         told = f"{order['order']}{shown}: {order['verdict']}"
         say(told + (f"  {order['reasoning']}" if order.get("reasoning") else ""))
-    if found["orders_agree"] is False:
+    if found["orders_agree"] is False and verdict != "tie":
         say("the orders do not agree")
     note(f"{found['model']}, {found['latency']['total']:.2f} s")
 

@@ -27,7 +27,7 @@ def create(
     name: Annotated[str, typer.Option(help="Who holds it; stands in records.")],
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="read, write, judge, promote or admin; may be repeated."),
+        typer.Option(help="read, write, judge, promote or admin; may be repeated.  [required]"),
     ] = None,
     days: Annotated[float | None, typer.Option(help="Good for so long; else for ever.")] = None,
     project: Project = DEFAULT_PROJECT,
@@ -40,8 +40,12 @@ def create(
     from selftaught import keys
     from selftaught.contracts import KeyIn
 
+    if not scope:
+        raise typer.BadParameter(
+            "give at least one --scope: read, write, judge, promote, admin", param_hint="--scope"
+        )
     try:
-        body = KeyIn.model_validate({"name": name, "scopes": scope or [], "expires_in_days": days})
+        body = KeyIn.model_validate({"name": name, "scopes": scope, "expires_in_days": days})
     except ValidationError as error:
         raise typer.BadParameter(first(error)) from error
     lifetime = None if days is None else dt.timedelta(days=days)

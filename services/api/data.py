@@ -137,6 +137,8 @@ def download(
         raise Refused(409, "not_finished", detail)
     if not files:
         detail = f"iteration {iteration} has no {name!r}; there are: {', '.join(there) or 'none'}"
+        if name == "preferences":
+            detail += "; the recipe's curate.preferences makes it, or train.objective 'sft_dpo'"
         raise Refused(404, "no_such_data", detail, param="name")
     tag = f'"{sha256("".join(f.artifact.sha256 for f in files).encode()).hexdigest()}.{form}"'
     if if_none_match == tag:

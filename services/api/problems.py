@@ -10,6 +10,7 @@ from selftaught.contracts import PromotionOut
 from selftaught.database.tables import Job
 from selftaught.http import Refused, field_errors
 from selftaught.openapi import problem_response
+from selftaught.recipes import what_is_wrong
 from selftaught.registry import UnknownName
 
 
@@ -36,6 +37,7 @@ def invalid_recipe(error: ValidationError, overrides: dict[str, Any]) -> Refused
     for item, raw in zip(errors, error.errors(include_url=False), strict=True):
         place = "overrides" if raw["loc"] and _is_set(overrides, raw["loc"]) else "recipe"
         # A rule between several settings has no path of its own; its message names them.
+        item["message"] = what_is_wrong(raw)
         item["field"] = f"{place}.{item['field']}" if raw["loc"] else place
     detail = f"{errors[0]['field']}: {errors[0]['message']}"
     return Refused(422, "invalid_recipe", detail, param=errors[0]["field"], errors=errors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -38,7 +38,7 @@ DeliveryId = Annotated[
 
 
 @router.post("", status_code=201, responses=problem_docs(409), dependencies=[StorableBody, Once])
-def create_webhook(body: WebhookIn, caller: Caller) -> WebhookSecretOut:
+def create_webhook(body: WebhookIn, caller: Caller, response: Response) -> WebhookSecretOut:
     """Have an address told of this project's events from now on.
 
     The answer has the secret that deliveries are signed with; it is not shown again. The address
@@ -48,7 +48,8 @@ def create_webhook(body: WebhookIn, caller: Caller) -> WebhookSecretOut:
     try:
         with transaction() as session:
             made = webhooks.add(session, caller.project, body.url, body.events, body.description)
-            keep(session, _out(made), f"/v1/webhooks/{made.id}", secret=True)
+            location = response.headers["Location"] = f"/v1/webhooks/{made.id}"
+            keep(session, _out(made), location, secret=True)
     except webhooks.TooManyWebhooks as error:
         raise Refused(409, "too_many_webhooks", str(error)) from error
     return _with_secret(made)

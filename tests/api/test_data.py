@@ -100,6 +100,8 @@ def test_a_manifest_says_where_the_data_came_from(client: TestClient, job: str) 
 def test_what_is_not_there(client: TestClient, job: str) -> None:
     body = assert_problem(client.get(f"/v1/jobs/{job}/data/1/poems"), 404, "no_such_data", "name")
     assert "pair_dropped" in body["detail"]
+    missing = client.get(f"/v1/jobs/{job}/data/0/preferences")
+    assert "curate.preferences" in assert_problem(missing, 404, "no_such_data")["detail"]
     assert_problem(client.get(f"/v1/jobs/{job}/data/9/pair"), 404, "iteration_not_found")
     assert_problem(client.get("/v1/jobs/job_no/data"), 404, "job_not_found")
     assert_problem(client.get("/v1/jobs/job_%25/data/1/pair"), 404, "job_not_found")

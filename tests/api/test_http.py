@@ -241,3 +241,12 @@ def test_the_gateway_imports_no_torch() -> None:
         "sys.exit(f'imported {bad}' if bad else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_body_without_its_type_is_told_which_header_is_missing(client: TestClient) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    for path in ("/v1/jobs", "/judge", "/v1/keys"):
+        body = assert_problem(client.post(path, content="{}", headers=form), 422, "invalid_request")
+        assert body["detail"].endswith("with the header Content-Type: application/json")
+    told = client.post("/v1/jobs", content="[]", headers={"content-type": "application/json"})
+    assert "header" not in told.json()["detail"]

@@ -100,6 +100,7 @@ def test_a_job_from_files_with_settings(gateway: Gateway, here: Here, tmp_path: 
     )  # fmt: skip
     job_id = done.stdout.strip()
     assert done.stderr.endswith(f"watch it: selftaught jobs watch {job_id}\n")
+    assert "note: the shipped model knows letter puzzles only" in done.stderr
     job = gateway.get(f"/v1/jobs/{job_id}")
     assert (job["model"], job["recipe"]["name"], job["recipe"]["iterations"]) == ("m", "mine", 2)
     assert job["recipe"]["curate"]["label"] == "majority"
@@ -121,13 +122,43 @@ def test_a_job_from_files_with_settings(gateway: Gateway, here: Here, tmp_path: 
         (["--dataset", "ds_none", "--set", "seed=1", "--set", "seed.x=1"], 2, "seed has a value"),
         (["--dataset", "ds_none", "--recipe", "gone.yaml"], 1, "there is no file gone.yaml"),
         (["--dataset", "ds_none", "--recipe", "nobody"], 1, "`selftaught recipes list` shows them"),
-        (["--dataset", "ds_none", "--set", "judge.sampels=1"], 1, "overrides.judge.sampels: "),
+        (
+            ["--dataset", "ds_none", "--set", "train.stepz=1"],
+            1,
+            "overrides.train.stepz: unknown setting; did you mean train.steps?",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_job(here: Here, arguments: list[str], code: int, said: str) -> None:
     done = here("jobs", "create", *arguments, code=code)
     assert said in " ".join(done.stderr.replace("│", " ").split()), done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "train.stepz=1"], "train.stepz: unknown setting; did you mean train.steps?"),
+        (["--set", "judge.samples=0"], "judge.samples: "),
+        (["--recipe", "nobody"], "`selftaught recipes list` shows them"),
+        (["--labelled", "gone.jsonl"], "there is no file gone.jsonl"),
+    ],
+)
+def test_nothing_goes_up_for_a_job_that_cannot_be(
+    gateway: Gateway, here: Here, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "rows.txt").write_text("say 1\nsay 2\n")
+    done = here("jobs", "create", "--dataset", "rows.txt", *arguments, code=1)
+    assert said in done.stderr
+    assert gateway.get("/v1/datasets")["data"] == []
+
+
+def test_what_went_up_for_nothing_is_named(gateway: Gateway, here: Here, tmp_path: Path) -> None:
+    (tmp_path / "rows.txt").write_text("say 1\nsay 2\n")
+    done = here("jobs", "create", "--dataset", "rows.txt", code=1)
+    (dataset,) = (one["id"] for one in gateway.get("/v1/datasets")["data"])
+    assert f"the upload stays as {dataset}: pass --dataset {dataset} next time\n" in done.stderr
+    assert "(422 dataset_too_small)" in done.stderr
 
 
 def test_what_can_be_asked_of_a_job(gateway: Gateway, here: Here) -> None:
@@ -222,7 +253,40 @@ def test_questions_that_make_no_sense(here: Here, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("verdict", "agree", "said"),
+    [
+        ("A", True, "A is better (probability 0.510)\n"),
+        ("tie", False, "tie: the two orders disagree (A 0.51, B 0.49)\n"),
+        ("tie", True, "tie: neither is better (A 0.51, B 0.49)\n"),
+    ],
+)
+def test_a_verdict_and_its_probability_say_the_same(
+    capsys: pytest.CaptureFixture[str], verdict: str, agree: bool, said: str
+) -> None:
+    from selftaught.cli import judge
+
+    likely = {"a": 0.51, "b": 0.49, "tie": 0.0}
+    found = {"verdict": verdict, "probability": likely, "orders": [], "orders_agree": agree}
+    judge.tell({**found, "model": "m:1", "latency": {"total": 1}})
+    assert capsys.readouterr().out == said
+
+
+def test_the_audit_log_names_commands_and_what_was_made(gateway: Gateway, here: Here) -> None:
+    here("projects", "create", "search")
+    hook = here("webhooks", "create", "https://example.com/x").stdout.split("\t")[0]
+    made, command = here("audit").stdout.splitlines()
+    assert made.endswith(f"\t/v1/webhooks\tPOST\t201\t/v1/webhooks/{hook}")
+    assert command.endswith("\tprojects create search\tCLI\t200\t-")
+    found = json.loads(here("audit", "--method", "CLI", "--json").stdout)
+    assert [one["path"] for one in found] == ["search"]
+    refused = here("webhooks", "create", "http://127.0.0.1:9/x", code=1).stderr
+    assert "SELFTAUGHT_WEBHOOK_NETWORKS: docs/webhooks.md" in refused
+
+
 def test_keys_and_projects_as_json(here: Here) -> None:
+    bare = here("keys", "create", "--name", "ci", code=2).stderr
+    assert "at least one --scope: read, write, judge," in " ".join(bare.replace("│", " ").split())
     made = json.loads(here("keys", "create", "--name", "ci", "--scope", "read", "--json").stdout)
     secret = made.pop("secret")
     (listed,) = json.loads(here("keys", "list", "--json").stdout)

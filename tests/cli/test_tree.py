@@ -94,5 +94,7 @@ def test_the_api_needs_no_package_of_the_services(gateway: Gateway, tmp_path: Pa
 def test_a_missing_package_is_told_with_the_extra_that_brings_it() -> None:
     done = blocked("projects", "list")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "pip install 'selftaught[stack]'", done.stderr
+    assert done.stderr.splitlines()[-1].endswith(
+        "`make setup` there, or pip install 'PATH/TO/selftaught[stack]'"
+    ), done.stderr
     assert "Traceback" not in done.stderr

@@ -12,7 +12,8 @@ from pathlib import Path
 import yaml
 
 from selftaught.client import Client
-from selftaught.registry import load_recipe, merge
+from selftaught.recipes import merge
+from selftaught.registry import load_recipe
 from selftaught.stack.handle import Stack
 from tests.system.conftest import SEED, TINY
 

@@ -50,7 +50,7 @@ function List({ rows, wide }) {
     { name: "When", cell: (one) => html`<span class="nowrap">${time(one.at)}</span>` },
     { name: "Who", cell: (one) => one.key_name || html`<span class="note">no key</span>` },
     ...(wide ? [{ name: "Project", cell: (one) => one.project }] : []),
-    { name: "What", cell: (one) => html`<strong>${one.method}</strong> <code class="path">${one.path}</code>${one.target && one.target !== one.path && html`<br /><span class="note">made <code class="path">${one.target}</code></span>`}` },
+    { name: "What", cell: (one) => html`<strong>${one.method}</strong> <code class="path">${one.method === "CLI" ? `${one.route} ${one.path}` : one.path}</code>${one.target && one.target !== one.path && html`<br /><span class="note">made <code class="path">${one.target}</code></span>`}` },
     { name: "Answer", cell: (one) => html`<${Chip} kind=${kind(one.status)}>${one.status ?? "under way"}<//>` },
     { name: "From", cell: (one) => html`<span class="note">${one.client ?? "–"}</span>` },
     { name: "Request", cell: (one) => html`<code class="note nowrap" title=${one.request_id}>${one.request_id ? `…${one.request_id.slice(-8)}` : "–"}</code>` },
