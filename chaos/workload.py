@@ -99,8 +99,10 @@ class Workload:
             try:
                 result = call(self._client(), attempt)
             except ApiError as error:
-                code = error.code
-                if code == "unexpected_answer" or error.status == 500:
+                code = error.problem.get("code")
+                if error.status < 400:  # it is answered in the same way each time
+                    raise Refused(f"{what}: {error}") from error
+                if code in (None, "unexpected_answer") or error.status == 500:
                     told = f"{error.status} {json.dumps(error.problem)[:300]}"
                     self.calls.count(what, f"{error.status} {code}", told)
                 elif error.status in TEMPORARY:
