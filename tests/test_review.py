@@ -59,5 +59,6 @@ def test_an_answer_that_comes_too_late_does_not_end_the_session(
     late = cast(Client, Late("already_published"))
     assert review.run(late, "m:1", "ada", console) == 0
     assert "too late" in written.getvalue() and "nothing is left" in written.getvalue()
+    assert "to fill the queue of m:1: POST /v1/models/" in written.getvalue()
     with pytest.raises(ApiError, match="not_shown"):
         review.run(cast(Client, Late("not_shown")), "m:1", "ada", console)

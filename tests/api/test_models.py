@@ -79,7 +79,8 @@ def test_history_and_rollback(client: TestClient) -> None:
     once = client.post(undo)
     assert once.json()["version"] == "m:2" and once.headers["etag"] == '"4"'
     assert client.post(undo).json()["version"] == "m:1"  # not forward to 3 again
-    assert_problem(client.post(undo), 409, "nothing_to_roll_back_to")
+    body = assert_problem(client.post(undo), 409, "nothing_to_roll_back_to")
+    assert body["detail"].endswith(" is m:1, and nothing was before m:1")
     out = client.get(PRODUCTION).json()
     assert out["revision"] == 5
     moves = [(m["revision"], m["version"], m["reason"]) for m in out["history"]]
