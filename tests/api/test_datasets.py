@@ -281,7 +281,7 @@ def send_chunked(
         "scheme": "http",
         "path": "/v1/datasets",
         "query_string": b"",
-        "headers": [(b"content-type", media.encode())],
+        "headers": [(b"host", b"localhost"), (b"content-type", media.encode())],
         "server": ("localhost", 80),
         "client": ("test", 1),
     }

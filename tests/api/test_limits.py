@@ -265,7 +265,7 @@ async def stalling(
         "scheme": "http",
         "path": path,
         "query_string": b"",
-        "headers": [(b"content-type", media.encode())],
+        "headers": [(b"host", b"localhost"), (b"content-type", media.encode())],
         "server": ("localhost", 80),
         "client": ("test", 1),
     }
