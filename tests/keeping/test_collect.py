@@ -103,7 +103,7 @@ def ended_job(kind: str = "loop") -> str:
     """A job with two files and an event that ended long ago."""
     job_id = new_id("job")
     with transaction() as session:
-        session.add(Job(id=job_id, kind=kind, state="running", model="m", recipe={}))
+        session.add(Job(id=job_id, kind=kind, state="running", model="m", recipe={"iterations": 1}))
         session.flush()
         iteration = Iteration(id=new_id("it"), job_id=job_id, number=0, state="succeeded")
         session.add(iteration)
