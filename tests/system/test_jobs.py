@@ -68,7 +68,7 @@ def test_pairs_made_once_serve_every_iteration(client: Client, tiny_job: Any) ->
 
 def test_a_job_whose_model_cannot_load_says_so(client: Client, tiny_job: Any) -> None:
     job = tiny_job(base_model="broken")
-    with pytest.raises(JobFailed, match=r"failed: model_load_failed: .*broken"):
+    with pytest.raises(JobFailed, match=r"(?s)failed: model_load_failed: .*broken"):
         job.wait(900)
     assert job.state == "failed" and job.error.fault == "user"
     last = list(job.events())[-1]

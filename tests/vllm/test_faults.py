@@ -95,7 +95,7 @@ def test_an_engine_that_cannot_start_fails_the_job_with_its_words(
     start_job: Any,
 ) -> None:
     job = start_job(engine={"max_model_len": 50_000})  # the model knows 1,024 positions
-    with pytest.raises(JobFailed, match=r"failed: engine_start_failed: .*50000"):
+    with pytest.raises(JobFailed, match=r"(?s)failed: engine_start_failed: .*50000"):
         job.wait(600)
     types = [event.type for event in events(job, *ENGINE)]
     assert types == [
@@ -123,11 +123,11 @@ def test_too_little_memory_is_told_as_such(stack: Stack, start_job: Any) -> None
     config = json.loads((long / "config.json").read_text())
     (long / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4_000_000}))
     job = start_job(base_model="long")
-    with pytest.raises(JobFailed, match=r"failed: engine_out_of_memory: .*KV cache"):
+    with pytest.raises(JobFailed, match=r"(?s)failed: engine_out_of_memory: .*KV cache"):
         job.wait(600)
 
 
 def test_a_server_larger_than_any_node_is_refused(start_job: Any) -> None:
     job = start_job(engine={"tensor_parallel": 8})
-    with pytest.raises(JobFailed, match=r"failed: engine_too_large: .*8 devices"):
+    with pytest.raises(JobFailed, match=r"(?s)failed: engine_too_large: .*8 devices"):
         job.wait(120)
