@@ -31,6 +31,12 @@ def test_the_overview_says_what_was_learned(
 ) -> None:
     open_job(page, done)
     expect(page.locator(".learned")).to_contain_text("held-out pairs it is right in both orders")
+    verdict = re.compile(
+        r"No difference from the seed can be seen on \d+ pairs|clearly (better|worse)"
+    )
+    trained = page.locator(".learned li", has_text="against the seed")
+    for at in range(trained.count()):
+        expect(trained.nth(at)).to_contain_text(verdict)
     rows = page.get_by_role("region", name="Iterations, newest first").get_by_role("row")
     expect(rows).to_have_count(1 + 3)
     expect(rows.nth(1)).to_contain_text("shown:2")
@@ -103,6 +109,9 @@ def test_training_draws_every_iterations_loss(
     open_job(page, done, "training")
     loss = page.locator("figure", has_text="Training loss")
     expect(loss.locator(".series")).to_have_count(2)
+    ends = page.get_by_text("the run ends within its warm-up")
+    settings = done["recipe"]["train"]
+    expect(ends).to_have_count(int(settings["warmup_steps"] >= settings["steps"]))
     expect(loss.locator(".series").first.locator("circle")).to_have_count(TINY["train"]["steps"])
     expect(page.locator(".chip").filter(has_text="became the version")).to_be_visible()
     clean(page)

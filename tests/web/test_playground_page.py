@@ -20,6 +20,7 @@ def test_two_versions_are_asked(
     page: Page, done: dict[str, Any], clean: Callable[[Page], None], shot: Callable[..., None]
 ) -> None:
     page.goto("/#/playground?a=shown:2&b=shown:0")
+    expect(page.get_by_label("Response A")).to_have_value("q f m")  # the first example
     page.get_by_label("Begin with").select_option(label="Replaced letters")
     expect(page.get_by_label("Response A")).to_have_value("c w u k")
     page.get_by_role("button", name="Swap responses").click()

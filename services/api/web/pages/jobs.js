@@ -58,7 +58,7 @@ function List({ jobs }) {
     { name: "Job", cell: (job) => html`<a class="long" href=${to(`/jobs/${job.id}`)}>${job.model}</a><br /><span class="note">${words(job.kind)} · <code>${job.id}</code></span>` },
     { name: "State", cell: (job) => html`<${Chip} state=${job.state} />` },
     { name: "Progress", cell: (job) => html`<${Bar} job=${job} />` },
-    { name: "Left", cell: (job) => html`<span class="nowrap" title=${job.progress.eta_basis}>${left(job) || (job.finished_at ? "–" : "not known yet")}</span>` },
+    { name: "Time left", cell: (job) => html`<span class="nowrap" title=${job.progress.eta_basis}>${left(job) || (job.finished_at ? "–" : "not known yet")}</span>` },
     { name: "Started", cell: (job) => html`<span class="nowrap"><${When} at=${job.started_at} /></span>` },
     { name: "Took", number: true, cell: (job) => duration(took(job)) },
   ];

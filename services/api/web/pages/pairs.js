@@ -38,12 +38,17 @@ function Browser({ job, iteration, numbers, query }) {
   // A link to one pair shows those that follow it; what is chosen from the list leaves it as it is.
   const [first, setFirst] = useState(query.pair);
   const list = useList(
-    (after) => get(at, { limit: 25, after: after ?? first, outcome: query.outcome, begins: query.begins }),
+    async (after) => {
+      const page = await get(at, { limit: 25, after: after ?? first, outcome: query.outcome, begins: query.begins });
+      return { ...page, data: page.data.map((one) => ({ ...one, at })) };
+    },
     [at, query.outcome, query.begins, first],
     (page) => page.next,
   );
   const rows = list.rows || [];
-  const place = rows.findIndex((one) => one.id === query.pair);
+  // Where the address names none, the first of the list, unless that is still another iteration's.
+  const pair = query.pair || (rows[0]?.at === at ? rows[0].id : undefined);
+  const place = rows.findIndex((one) => one.id === pair);
   function move(step) {
     if (!rows.length) return;
     if (place < 0 || rows[place + step]) show({ pair: rows[place < 0 ? 0 : place + step].id });
@@ -73,14 +78,14 @@ function Browser({ job, iteration, numbers, query }) {
         ${first && html`<p><button class="small" onClick=${() => setFirst(undefined)}>From the first pair on</button></p>`}
         <${Loaded} of=${list}>${() => html`
           ${rows.length === 0 && !list.loading && html`<${Empty} title=${first ? "Nothing follows it" : "None is like that"} />`}
-          <ul>${rows.map((one) => html`<li key=${one.id}><${Listed} one=${one} current=${one.id === query.pair} href=${to(`/jobs/${job}/pairs`, { ...query, iteration, pair: one.id })} /></li>`)}</ul>
+          <ul>${rows.map((one) => html`<li key=${one.id}><${Listed} one=${one} current=${one.id === pair} href=${to(`/jobs/${job}/pairs`, { ...query, iteration, pair: one.id })} /></li>`)}</ul>
           <${More} of=${list} />`}<//>
       </section>
-      <div class="pair-one">${query.pair
+      <div class="pair-one">${pair
         ? html`<p class="pair-way"><a href=${to(`/jobs/${job}/pairs`, { ...query, iteration, pair: undefined })}>All pairs</a>
             <span class="actions"><button class="small" onClick=${() => move(-1)} disabled=${place < 1}>Previous <kbd>k</kbd></button><button class="small" onClick=${() => move(1)} disabled=${!rows.length || place === rows.length - 1}>Next <kbd>j</kbd></button></span></p>
-          <${One} key=${query.pair} address=${`${at}/${encodeURIComponent(query.pair)}`} />`
-        : html`<div class="card"><${Empty} title="Choose a pair"><p><kbd>j</kbd> next, <kbd>k</kbd> previous</p><//></div>`}
+          <${One} key=${pair} address=${`${at}/${encodeURIComponent(pair)}`} />`
+        : html`<div class="card"><${Empty} title=${list.loading ? "Looking for the first pair" : "No pair to show"} /></div>`}
       </div>
     </div>`;
 }

@@ -17,6 +17,7 @@ const EXAMPLES = [
   ["Words", "Name a prime between 20 and 30.", "23 is a prime between 20 and 30.", "27 is a prime, as it is odd."],
 ];
 const BLANK = { context: [], system: "", instruction: "", a: "", b: "" };
+const example = (at) => (EXAMPLES[at] ? { ...BLANK, instruction: EXAMPLES[at][1], a: EXAMPLES[at][2], b: EXAMPLES[at][3] } : BLANK);
 const OPTIONS = { template: "", votes: 1, both: true, tie: true, explain: true };
 
 export default function Playground({ query }) {
@@ -47,7 +48,7 @@ function Board({ known, query }) {
   const names = known.versions.map(([name]) => name);
   const [one, setOne] = useState(names.includes(query.a) ? query.a : names[0]);
   const [other, setOther] = useState(names.includes(query.b) ? query.b : "");
-  const [asked, setAsked] = useState(BLANK);
+  const [asked, setAsked] = useState(query.pair ? BLANK : example(0));
   const [options, setOptions] = useState(OPTIONS);
   const answers = [useAnswer(), useAnswer()];
   const [bring, brought] = useDeed(async () => {
@@ -57,6 +58,7 @@ function Board({ known, query }) {
   useEffect(() => {
     if (query.job && query.pair) bring();
   }, []);
+  const begun = EXAMPLES.findIndex(([, instruction, a, b]) => asked.instruction === instruction && asked.a === a && asked.b === b);
   const form = useRef(null);
   const change = (what) => setAsked((old) => ({ ...old, ...what }));
   const option = (what) => setOptions((old) => ({ ...old, ...what }));
@@ -81,11 +83,7 @@ function Board({ known, query }) {
       <div class="row">
         <${Versions} label="Version" known=${known.versions} value=${one} onChange=${setOne} />
         <${Versions} label="Beside it" known=${known.versions} value=${other} onChange=${setOther} none="no other" />
-        <${Field} label="Begin with">${(given) => html`<select ...${given} value="" onChange=${(event) => {
-          const [, instruction, a, b] = EXAMPLES[event.target.value];
-          setAsked({ ...BLANK, instruction, a, b });
-          event.target.value = "";
-        }}><option value="">an example</option>${EXAMPLES.map(([name], at) => html`<option value=${at}>${name}</option>`)}</select>`}<//>
+        <${Field} label="Begin with">${(given) => html`<select ...${given} value=${begun < 0 ? "" : begun} onChange=${(event) => setAsked(example(event.target.value))}><option value="">my own</option>${EXAMPLES.map(([name], at) => html`<option value=${at}>${name}</option>`)}</select>`}<//>
       </div>
       <${Trouble} error=${brought.error} />
       ${asked.context.length > 0 && html`<${Context} messages=${asked.context} /><p><button type="button" class="small" onClick=${() => change({ context: [] })}>Without this conversation</button></p>`}

@@ -21,7 +21,7 @@ export default function Webhooks() {
     setMade(hook);
     hooks.reload();
   }
-  return html`<${Page} title="Webhooks" lead="Addresses that are told of this project's events, signed and again and again until they answer." actions=${html`<button class="primary" onClick=${() => ask("create")}>Create a webhook</button>`}>
+  return html`<${Page} title="Webhooks" lead="Addresses that are told of this project's events, signed; a call that gets no good answer is tried up to ten times." actions=${html`<button class="primary" onClick=${() => ask("create")}>Create a webhook</button>`}>
     <${Listed} of=${hooks} empty="No webhooks yet.">${(rows) => rows.map((one) => html`<${Hook} key=${one.id} of=${one} ask=${ask} onChange=${hooks.reload} />`)}<//>
     <${Form} key=${`${asked.what} ${asked.of?.id}`} open=${asked.what === "create" || asked.what === "change"} of=${asked.of} onClose=${close} onDone=${(hook) => (hook.secret ? secret(hook) : hooks.reload())} />
     <${Ask} open=${asked.what === "rotate"} title="Give it a new secret" label="Rotate" onClose=${close} deed=${() => post(`/v1/webhooks/${asked.of.id}/rotate-secret`)} onDone=${secret}>

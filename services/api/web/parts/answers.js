@@ -94,7 +94,7 @@ function Verdict({ of }) {
     <${Facts} pairs=${[
       ["Confidence", percent(of.confidence, 0)],
       ["Both orders", of.orders_agree === null ? "one was asked" : of.orders_agree ? "agree" : "differ"],
-      ["Took", of.cached ? `${duration(of.latency.total)} (was known)` : duration(of.latency.total)],
+      ["Took", of.cached ? `${duration(of.latency.total)} (from the cache)` : duration(of.latency.total)],
       ["Tokens", `${number(of.prompt_tokens)} read, ${number(of.completion_tokens)} written`],
       of.parse_failures > 0 && ["Could not be read", `${number(of.parse_failures)} votes`],
       of.canary && ["Canary", "its version answered"],

@@ -8,7 +8,7 @@ const WIDTH = 540; // until it is known how wide there is room
 const HEIGHT = 260;
 const MARKED = 24; // points of a line that are marked, with their whiskers; of more the line alone is seen
 const BANDS = 2; // more of them hide each other: then the whiskers alone tell
-const MARGIN = { top: 12, right: 16, bottom: 34, left: 52 };
+const MARGIN = { top: 12, right: 16, bottom: 34, left: 60 };
 
 // About `count` round numbers from low to high.
 export function ticks(low, high, count = 5) {

@@ -11,6 +11,8 @@ export const number = (value) => (missing(value) ? NONE : whole.format(value));
 export const short = (value) => (missing(value) ? NONE : compact.format(value));
 export const percent = (value, digits = 1) => (missing(value) ? NONE : `${(100 * value).toFixed(digits)} %`);
 export const share = (value, digits = 3) => (missing(value) ? NONE : value.toFixed(digits));
+// A difference of shares in percentage points.
+export const points = (value) => (missing(value) ? NONE : `${signed(100 * value, 1)} points`);
 export const signed = (value, digits = 3) => (missing(value) ? NONE : `${value >= 0 ? "+" : "−"}${Math.abs(value).toFixed(digits)}`);
 
 export function bytes(value) {

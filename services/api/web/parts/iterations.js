@@ -31,6 +31,14 @@ export function chosen(iterations, query, fits = () => true) {
   return fitting.find((one) => String(one.number) === query.iteration) || fitting.at(-1);
 }
 
+const RULES = {
+  first: "Nothing to beat", holder: "Holds the alias already", margin: "At least as good on held-out pairs", labelled: "No worse on labelled pairs",
+  position_bias: "Prefers no position", parse_failures: "Its verdicts can be read", reviews: "People agree with it",
+};
+
+// A rule of the gate as a sentence, and its code.
+export const Rule = ({ of }) => (RULES[of] ? html`${RULES[of]} <code class="note">${of}</code>` : html`<code>${of}</code>`);
+
 const STAGES = {
   register: "checks the base model", select: "chooses rows", label: "labels rows", choose: "applies quotas", pair: "makes response pairs", judge: "samples judgments",
   curate: "chooses training examples", train: "trains a version", validate: "scores it on pairs", gate: "decides on promotion", evaluate: "judges the examples",

@@ -17,7 +17,7 @@ export function Page({ title, lead, actions, crumbs = [], children }) {
   }, [title]);
   return html`
     ${crumbs.length > 0 &&
-    html`<nav class="crumbs" aria-label="Breadcrumbs"><ol>${crumbs.map(([name, href]) => html`<li key=${href}><a href=${href}>${name}</a></li>`)}</ol></nav>`}
+    html`<nav class="crumbs" aria-label="Breadcrumbs"><ol>${crumbs.map(([name, href]) => html`<li key=${href}><a href=${href}>${name}</a></li>`)}<li aria-current="page">${title}</li></ol></nav>`}
     <header class="page-head">
       <div><h1 tabindex="-1" ref=${heading}>${title}</h1>${lead && html`<p class="lead">${lead}</p>`}</div>
       ${actions && html`<div class="actions">${actions}</div>`}

@@ -1,7 +1,7 @@
 // A job's events: kept up to date by the stream, newest first, each as a sentence.
 
 import { stream } from "../../api.js";
-import { duration, number, share, short, time, words } from "../../parts/format.js";
+import { duration, number, percent, share, short, time, words } from "../../parts/format.js";
 import { Card, Chip, Empty, Field } from "../../parts/ui.js";
 import { html, useEffect, useRef, useState } from "../../vendor/preact.js";
 
@@ -68,7 +68,7 @@ const SENTENCES = {
   "train.started": (d) => `The training${at(d)} started.`,
   "train.resumed": (d) => `The training${at(d)} goes on from step ${d.step} of ${d.steps}.`,
   "train.step": (d) => `Training${at(d)}: step ${d.step} of ${d.steps}, loss ${share(d.loss, 4)}.`,
-  "train.checkpoint": (d) => `The checkpoint of step ${d.step}${at(d)} has strict accuracy ${share(d.summary?.strict_accuracy)} on ${d.summary?.n} pairs.`,
+  "train.checkpoint": (d) => `The checkpoint of step ${d.step}${at(d)} has strict accuracy ${percent(d.summary?.strict_accuracy)} on ${d.summary?.n} pairs.`,
   "version.published": (d) => `Version ${d.version} was published.`,
   "gate.decided": (d) => (d.promoted ? `The gate promoted ${d.version} to ${d.alias}.` : `The gate did not promote ${d.version} to ${d.alias}.`),
   "promotion.decided": (d) => `${d.version} was ${d.promoted ? "" : "not "}promoted to ${d.alias}.`,

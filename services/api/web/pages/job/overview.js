@@ -1,6 +1,6 @@
 // What a job is at, what its judge learned so far, and every iteration in a line.
 
-import { duration, number, percent, share, short, signed, words } from "../../parts/format.js";
+import { duration, number, percent, points, short, words } from "../../parts/format.js";
 import { chosen, Choice, purpose, setName, setsOf, VersionLink } from "../../parts/iterations.js";
 import { left, took, where } from "../../parts/progress.js";
 import { Card, Chip, Empty, Facts, Meter, Table, Trouble, When } from "../../parts/ui.js";
@@ -65,10 +65,17 @@ function Learned({ iterations }) {
 function Gain({ set, seed, best, trained }) {
   if (!seed || !best || best.strict_accuracy === null) return null;
   const [low, high] = best.ci95 || [];
-  const interval = low !== undefined && html` <span class="note">(95 %: ${share(low)} to ${share(high)})</span>`;
-  const now = html`<strong>${share(best.strict_accuracy)}</strong>${interval}`;
-  const change = seed.strict_accuracy === null ? "" : `, ${signed(best.strict_accuracy - seed.strict_accuracy)} against the seed's ${share(seed.strict_accuracy)}`;
-  return html`<li>On ${number(best.n)} ${setName(set)} it is right in both orders on a share of ${now}${trained ? change : ""}.</li>`;
+  const interval = low !== undefined && html` <span class="note">(95 %: ${percent(low)} to ${percent(high)})</span>`;
+  const now = html`<strong>${percent(best.strict_accuracy)}</strong>${interval}`;
+  const change = seed.strict_accuracy === null ? "" : `, ${points(best.strict_accuracy - seed.strict_accuracy)} against the seed's ${percent(seed.strict_accuracy)}`;
+  return html`<li>On ${number(best.n)} ${setName(set)} it is right in both orders on ${now}${trained ? change : ""}.${trained && seed.strict_accuracy !== null && low !== undefined && html` <${Seen} seed=${seed.strict_accuracy} low=${low} high=${high} n=${best.n} />`}</li>`;
+}
+
+// Whether the version's 95 % interval leaves the seed's accuracy out.
+function Seen({ seed, low, high, n }) {
+  if (low > seed) return "It is clearly better than the seed.";
+  if (high < seed) return html`<strong>It is clearly worse than the seed.</strong>`;
+  return html`<strong>No difference from the seed can be seen on ${number(n)} pairs</strong>; evaluate on more (<code>selftaught evaluate</code>, or a labelled set).`;
 }
 
 function Stages({ job, iterations, query }) {
@@ -96,7 +103,7 @@ function counts(stage) {
 
 function Iterations({ job, iterations }) {
   const labelled = iterations.some((one) => one.metrics.labelled);
-  const accuracy = (one, set) => share(one.metrics[set]?.strict_accuracy);
+  const accuracy = (one, set) => percent(one.metrics[set]?.strict_accuracy);
   const columns = [
     { name: "Iteration", cell: (one) => html`<a href=${to(`/jobs/${job.id}`, { iteration: one.number })}>${one.number === 0 ? "0 (seed)" : one.number}</a>` },
     { name: "State", cell: (one) => html`<${Chip} state=${one.state} />` },

@@ -4,7 +4,7 @@ import { all } from "../../api.js";
 import { LineChart } from "../../parts/charts.js";
 import { number, percent, share, signed, words } from "../../parts/format.js";
 import { useLoad } from "../../parts/hooks.js";
-import { chosen, Choice, points, setName, setsOf, VersionLink } from "../../parts/iterations.js";
+import { chosen, Choice, points, Rule, setName, setsOf, VersionLink } from "../../parts/iterations.js";
 import { Card, Chip, Empty, Loaded, Table } from "../../parts/ui.js";
 import { to } from "../../router.js";
 import { html } from "../../vendor/preact.js";
@@ -19,7 +19,7 @@ export default function Quality({ job, iterations, query }) {
   const lines = (figure, interval) => sets.map((set) => ({ name: setName(set), points: points(scored, set, figure, interval) }));
   return html`
     <div class="grid">
-      <${Card}><${LineChart} title="Strict accuracy" x="iteration" y="accuracy" series=${lines("strict_accuracy", "ci95")} told=${share} toldX=${whole} />
+      <${Card}><${LineChart} title="Strict accuracy" x="iteration" y="accuracy" series=${lines("strict_accuracy", "ci95")} told=${percent} toldX=${whole} />
         <p class="note">The share of pairs that are judged rightly in both orders, with 95 % intervals. Iteration 0 is the seed.</p><//>
       <${Card}><${LineChart} title="Position bias" x="iteration" y="bias" series=${lines("position_bias")} told=${(y) => signed(y, 2)} toldX=${whole} reference=${{ y: 0, name: "none" }} />
         <p class="note">Verdicts for the response shown first less those for the other one, as a share. 0 is fair; 1 is always the first.</p><//>
@@ -43,7 +43,7 @@ function Subsets({ scored, sets }) {
       name: `${words(name)} (${number(sizes.get(name))})`,
       points: points(scored.map((one) => ({ number: one.number, metrics: one.metrics[set]?.subsets || {} })), name, "strict_accuracy", "ci95"),
     }));
-    return html`<${Card} key=${set}><${LineChart} title=${`Strict accuracy by section: ${setName(set)}`} x="iteration" y="accuracy" series=${series} told=${share} toldX=${whole} />
+    return html`<${Card} key=${set}><${LineChart} title=${`Strict accuracy by section: ${setName(set)}`} x="iteration" y="accuracy" series=${series} told=${percent} toldX=${whole} />
       <p class="note">In brackets: pairs.${names.length > LINES ? ` The ${LINES} largest of ${names.length} sections.` : ""}</p><//>`;
   });
   return cards.length > 0 && html`<div class="grid">${cards}</div>`;
@@ -66,16 +66,14 @@ function Benchmarks({ job, iterations }) {
             lines.get(figure.name).set(numbers.get(one.model), { x: numbers.get(one.model), y: figure.value, low: figure.low, high: figure.high });
           }
     if (!groups.size) return html`<${Card} title="Benchmarks"><${Empty} title="No version of this job was evaluated on a benchmark"><p>Upload one as a dataset and post an evaluation: <code>selftaught evaluate</code>.</p><//><//>`;
-    return html`<div class="grid">${[...groups].map(([name, lines]) => html`<${Card} key=${name}><${LineChart} title=${name} x="iteration" y="score" told=${share} toldX=${whole}
+    return html`<div class="grid">${[...groups].map(([name, lines]) => html`<${Card} key=${name}><${LineChart} title=${name} x="iteration" y="score" told=${percent} toldX=${whole}
       series=${[...lines].slice(0, LINES).map(([line, at]) => ({ name: words(line.replace("section/", "")), points: [...at.values()].sort((a, b) => a.x - b.x) }))} />
       <p class="note">With 95 % bootstrap intervals.${lines.size > LINES ? ` The first ${LINES} of ${lines.size} sections; an evaluation's own page has all.` : ""}</p><//>`)}</div>`;
   }}<//>`;
 }
 
-const RULES = {
-  first: "Nothing to beat", holder: "Holds the alias already", margin: "At least as good on held-out pairs", labelled: "No worse on labelled pairs",
-  position_bias: "Prefers no position", parse_failures: "Its verdicts can be read", reviews: "People agree with it",
-};
+// Shares in percent; position bias is none.
+const figure = ({ rule }, value) => (rule === "position_bias" ? share(value) : rule === "reviews" && value > 1 ? number(value) : percent(value));
 
 function Gate({ job, iterations, query }) {
   const decided = iterations.filter((one) => one.metrics.promoted !== undefined);
@@ -84,11 +82,11 @@ function Gate({ job, iterations, query }) {
   const { promoted, findings = [] } = current.metrics;
   const rows = findings.map((one, at) => ({ id: String(at), ...one }));
   const columns = [
-    { name: "Rule", cell: (one) => RULES[one.rule] || words(one.rule) },
+    { name: "Rule", cell: (one) => html`<${Rule} of=${one.rule} />` },
     { name: "Result", cell: (one) => html`<${Chip} kind=${one.passed ? "good" : "bad"}>${one.passed ? "passed" : "failed"}<//>` },
     { name: "On", cell: (one) => (one.set ? setName(one.set) : "–") },
-    { name: "Found", number: true, cell: (one) => share(one.got, 4) },
-    { name: "Needed", number: true, cell: (one) => (one.needed === null || one.needed === undefined ? "–" : `${["position_bias", "parse_failures"].includes(one.rule) ? "at most" : "at least"} ${share(one.needed, 4)}`) },
+    { name: "Found", number: true, cell: (one) => figure(one, one.got) },
+    { name: "Needed", number: true, cell: (one) => (one.needed === null || one.needed === undefined ? "–" : `${["position_bias", "parse_failures"].includes(one.rule) ? "at most" : "at least"} ${figure(one, one.needed)}`) },
     { name: "In words", cell: (one) => html`<span class="note">${one.detail}</span>` },
   ];
   const failed = findings.filter((one) => !one.passed).length;
@@ -120,11 +118,11 @@ function All({ iterations, sets }) {
     { name: "Iteration", cell: (row) => row.at },
     { name: "Set", cell: (row) => html`<span class="nowrap">${setName(row.set)}</span>` },
     { name: "Pairs", number: true, cell: (row) => number(row.of.n) },
-    { name: "Strict", number: true, cell: (row) => share(row.of.strict_accuracy) },
-    { name: "95 % interval", number: true, cell: (row) => (row.of.ci95 ? `${share(row.of.ci95[0])} to ${share(row.of.ci95[1])}` : "–") },
-    { name: "Mean", number: true, cell: (row) => share(row.of.mean_accuracy) },
-    { name: "If first", number: true, cell: (row) => share(row.of.accuracy_winner_first) },
-    { name: "If last", number: true, cell: (row) => share(row.of.accuracy_winner_last) },
+    { name: "Strict", number: true, cell: (row) => percent(row.of.strict_accuracy) },
+    { name: "95 % interval", number: true, cell: (row) => (row.of.ci95 ? `${percent(row.of.ci95[0])} to ${percent(row.of.ci95[1])}` : "–") },
+    { name: "Mean", number: true, cell: (row) => percent(row.of.mean_accuracy) },
+    { name: "If first", number: true, cell: (row) => percent(row.of.accuracy_winner_first) },
+    { name: "If last", number: true, cell: (row) => percent(row.of.accuracy_winner_last) },
     { name: "Bias", number: true, cell: (row) => (row.of.position_bias === null ? "–" : signed(row.of.position_bias, 2)) },
     { name: "Ties", number: true, cell: (row) => percent(row.of.ties) },
     { name: "Unreadable", number: true, cell: (row) => percent(row.of.parse_failures) },

@@ -2,7 +2,7 @@
 
 import { download, get } from "../../api.js";
 import { Bars } from "../../parts/charts.js";
-import { number, share, words } from "../../parts/format.js";
+import { number, percent, signed, words } from "../../parts/format.js";
 import { useDeed, useLoad } from "../../parts/hooks.js";
 import { VersionLink } from "../../parts/iterations.js";
 import { Card, Empty, Facts, Loaded, Table, Trouble } from "../../parts/ui.js";
@@ -19,10 +19,11 @@ function Registration({ iterations }) {
   return html`<${Card} title="Result">${version ? html`<p>The base model is registered as <${VersionLink} version=${version} />.</p>` : html`<${Empty} title="Not registered yet" />`}<//>`;
 }
 
+const figure = ({ name }, value) => (["position_bias", "bias"].includes(name) ? signed(value) : percent(value));
 const FIGURES = [
   { name: "Figure", cell: (one) => words(one.name.replace("section/", "section: ").replace("subset/", "subset: ")) },
-  { name: "Score", number: true, cell: (one) => share(one.value) },
-  { name: "95 % interval", number: true, cell: (one) => `${share(one.low)} to ${share(one.high)}` },
+  { name: "Score", number: true, cell: (one) => figure(one, one.value) },
+  { name: "95 % interval", number: true, cell: (one) => `${figure(one, one.low)} to ${figure(one, one.high)}` },
 ];
 const SCORINGS = {
   strict: "Strict: right in both orders",

@@ -29,7 +29,7 @@ export default function Training({ job, iterations, events: { events }, query })
       <${Card}><${LineChart} title="Training loss" x="step" y="loss" series=${newest.map((one) => line(one, "loss"))} told=${small} />
         <p class="note">Nats for each token of a judgment${job.recipe.train.objective === "sft_dpo" ? ", plus the loss of DPO" : ""}.${trained.length > LINES ? ` The newest ${LINES} of ${trained.length} iterations.` : ""} Loss on held-out rows is not measured: checkpoints are chosen by how well they judge.</p><//>
       <${Card}><${LineChart} title=${`Learning rate of iteration ${current.number}`} x="step" y="rate" series=${[line(current, "learning_rate")]} told=${small} />
-        <p class="note">Warm-up: ${number(job.recipe.train.warmup_steps)}${job.recipe.train.warmup_steps === 1 ? " step" : " steps"}; then it falls (${job.recipe.train.schedule}) to ${percent(job.recipe.train.final_lr_share, 0)} of the peak.</p><//>
+        <${WarmUp} settings=${job.recipe.train} steps=${train?.steps} /><//>
     </div>
     <${Card} title=${`Training of iteration ${current.number}`} actions=${html`<${Choice} iterations=${trained} current=${current} job=${job} tab="training" />`}>
       ${train
@@ -45,12 +45,18 @@ export default function Training({ job, iterations, events: { events }, query })
   `;
 }
 
+function WarmUp({ settings: { warmup_steps: warmup, schedule, final_lr_share: last, steps: planned }, steps = planned }) {
+  const told = `Warm-up: ${number(warmup)}${warmup === 1 ? " step" : " steps"}`;
+  if (steps && warmup >= steps) return html`<p class="note"><${Chip} kind="warn">the run ends within its warm-up<//> ${told}, of ${number(steps)} in all: the rate never falls.</p>`;
+  return html`<p class="note">${told}; then it falls (${schedule}) to ${percent(last, 0)} of the peak.</p>`;
+}
+
 function Checkpoints({ train }) {
   const columns = [
     { name: "Checkpoint", cell: (one) => html`step ${number(one.step)} ${one.step === train.checkpoint.step && html`<${Chip} kind="good">became the version<//>`}` },
-    { name: "Strict accuracy", number: true, cell: (one) => share(one.strict_accuracy) },
-    { name: "95 % interval", number: true, cell: (one) => (one.ci95 ? `${share(one.ci95[0])} to ${share(one.ci95[1])}` : "–") },
-    { name: "Mean of orders", number: true, cell: (one) => share(one.mean_accuracy) },
+    { name: "Strict accuracy", number: true, cell: (one) => percent(one.strict_accuracy) },
+    { name: "95 % interval", number: true, cell: (one) => (one.ci95 ? `${percent(one.ci95[0])} to ${percent(one.ci95[1])}` : "–") },
+    { name: "Mean of orders", number: true, cell: (one) => percent(one.mean_accuracy) },
     { name: "Position bias", number: true, cell: (one) => share(one.position_bias, 2) },
     { name: "Pairs", number: true, cell: (one) => number(one.n) },
   ];
@@ -69,7 +75,7 @@ function Runs({ iterations }) {
     { name: "Passes", number: true, cell: of((train) => train.epochs.toFixed(2)) },
     { name: "Final loss", number: true, cell: of((train) => small(train.final_loss)) },
     { name: "Chosen step", number: true, cell: of((train) => number(train.checkpoint.step)) },
-    { name: "Its accuracy", number: true, cell: of((train) => share(train.checkpoint.strict_accuracy)) },
+    { name: "Its accuracy", number: true, cell: of((train) => percent(train.checkpoint.strict_accuracy)) },
   ];
   return html`<${Card} title="All trainings" note="newest first"><${Table} caption="Every training, newest first" columns=${columns} rows=${iterations.toReversed()} /><//>`;
 }

@@ -47,7 +47,7 @@ function History({ caption, moves }) {
 
 function Why({ reason }) {
   const job = /^(gate of|registered by) (job_\w+)$/.exec(reason);
-  return job ? html`${job[1]} <a href=${to(`/jobs/${job[2]}`)}>${job[2]}</a>` : reason;
+  return job ? html`${job[1]} <a class="nowrap" title=${job[2]} href=${to(`/jobs/${job[2]}`)}>…${job[2].slice(-6)}</a>` : reason;
 }
 
 // Somebody else moved it since this was opened: what is shown behind it is brought up to date.

@@ -11,7 +11,7 @@ import { AliasCards } from "./aliases.js";
 import { CanaryCards } from "./canaries.js";
 import { Lineage } from "./lineage.js";
 import { Promote } from "./promote.js";
-import { Accuracy, Aliases, Decision, MOST_VERSIONS, Ref, api, link, loadModel, newest, setName, setsOf } from "./registry.js";
+import { Accuracy, Aliases, Decision, MOST_VERSIONS, Ref, api, fallen, link, loadModel, newest, setName, setsOf } from "./registry.js";
 
 const TABS = [["versions", "Versions"], ["lineage", "Lineage"], ["aliases", "Aliases"], ["canaries", "Canaries"]];
 const LIVE_SECONDS = 10;
@@ -64,12 +64,13 @@ function Versions({ versions, decisions, aliases, onChange }) {
   const [asked, setAsked] = useState(null);
   const may = useMay("promote");
   const decided = newest(decisions);
+  const latest = aliases.find((one) => one.alias === "latest");
   const columns = [
     { name: "Version", cell: (one) => html`<span class="nowrap"><${Ref} of=${one.ref} /></span> <${Aliases} names=${one.aliases} />` },
     { name: "Parent", cell: (one) => (one.parent ? html`<${Ref} of=${one.parent} short />` : "–") },
     { name: "Made by", cell: (one) => (one.job ? html`<a href=${to(`/jobs/${one.job}`)} title=${one.job}>…${one.job.slice(-6)}</a>${one.iteration ? html` <span class="note nowrap">iteration ${one.iteration}</span>` : ""}` : "–") },
     ...setsOf(versions).map((set) => ({ name: setName(set), number: true, cell: (one) => html`<${Accuracy} of=${one.metrics[set]} />` })),
-    { name: "Gate", cell: (one) => html`<${Decision} of=${decided.get(one.ref)} />` },
+    { name: "Gate", cell: (one) => html`<${Decision} of=${decided.get(one.ref)} then=${fallen(latest, one.ref)} />` },
     { name: "Made", cell: (one) => html`<span class="nowrap"><${When} at=${one.created_at} /></span>` },
     ...(may ? [{ name: html`<span class="visually-hidden">Do</span>`, cell: (one) => !one.aliases.includes("latest") && html`<button class="small" aria-label=${`Promote ${one.ref}`} onClick=${() => setAsked(one.ref)}>Promote…</button>` }] : []),
   ];

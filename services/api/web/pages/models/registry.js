@@ -2,6 +2,7 @@
 
 import { all, get } from "../../api.js";
 import { percent, words } from "../../parts/format.js";
+import { Rule } from "../../parts/iterations.js";
 import { Chip } from "../../parts/ui.js";
 import { to } from "../../router.js";
 import { html } from "../../vendor/preact.js";
@@ -62,17 +63,27 @@ export const failed = (decision) => decision.findings.filter((one) => !one.passe
 export const outcome = (decision) => (!decision ? "none" : decision.forced ? "forced" : decision.promoted ? "promoted" : "refused");
 const KINDS = { promoted: "good", forced: "warn", refused: "bad", none: "dim" };
 
-export function Decision({ of }) {
+// What became of a version that once was what an alias named: null while it is, or if it never was.
+export function fallen(alias, ref) {
+  if (!alias || alias.version === ref) return null;
+  const at = alias.history.findIndex((one) => one.version === ref); // newest first
+  if (at < 1) return null;
+  const next = alias.history[at - 1];
+  const back = alias.history.slice(at + 1).some((one) => one.version === next.version);
+  return back ? `rolled back to :${split(next.version)[1]}` : `followed by :${split(next.version)[1]}`;
+}
+
+export function Decision({ of, then }) {
   const state = outcome(of);
   if (state === "none") return html`<span class="note">not asked</span>`;
   const rules = state === "promoted" ? "" : [...new Set(failed(of).map((one) => words(one.rule)))].join(", ");
-  return html`<${Chip} kind=${KINDS[state]}>${state}<//>${rules && html` <span class="note">${rules}</span>`}`;
+  return html`<${Chip} kind=${KINDS[state]}>${state}<//>${rules && html` <span class="note">${rules}</span>`}${then && html` <${Chip} kind=${then.startsWith("rolled") ? "warn" : "dim"}>${then}<//>`}`;
 }
 
 // What each rule of the gate said, with its figures.
 export const Findings = ({ of }) => html`<ul class="findings">${of.map(
   (one) => html`<li key=${one.detail}><${Chip} kind=${one.passed ? "good" : "bad"}>${one.passed ? "passed" : "failed"}<//>
-    <span><strong>${words(one.rule)}</strong>${one.set && html` on ${setName(one.set)}`}<br /><span class="note">${one.detail.replace(/: (passed|failed)$/, "")}</span></span></li>`,
+    <span><strong><${Rule} of=${one.rule} /></strong>${one.set && html` · ${setName(one.set)}`}<br /><span class="note">${one.detail.replace(/: (passed|failed)$/, "")}</span></span></li>`,
 )}</ul>`;
 
 // Where a rollback leads: the version before the present one. Coming back to a version undoes all

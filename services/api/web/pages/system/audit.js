@@ -39,7 +39,7 @@ function Filters({ query, operator }) {
       <${Field} label="To the day">${input("until", { type: "date" })}<//>
       ${operator && html`<${Field} label="Project" hint="* is all.">${input("project")}<//>`}
     </div>
-    <div class="actions"><button class="primary">Look</button><button type="button" onClick=${() => go("/audit")}>Everything</button></div>
+    <div class="actions"><button class="primary">Search</button><button type="button" onClick=${() => go("/audit")}>Clear</button></div>
   </form>`;
 }
 

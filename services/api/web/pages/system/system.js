@@ -36,17 +36,17 @@ function Health() {
   ])} />`}<//><//>`;
 }
 
-const late = (seconds) => (seconds ? duration(seconds) : "not at all");
+const late = (seconds) => (seconds ? duration(seconds) : "nothing waits");
 
 // Of /metrics (docs/observability.md): [name, its value, how it is told, when it is a worry]
 const SIGNS = [
   ["Leases that ran out", (all) => metrics.sum(all, "selftaught_lease_expiries_total"), number, () => false],
-  ["Not taken back yet", (all) => metrics.sum(all, "selftaught_overdue_leases"), number, (value) => value > 0],
-  ["Outbox waits for", (all) => metrics.one(all, "selftaught_outbox_age_seconds"), late, (value) => value > 30],
-  ["Webhooks late by", (all) => metrics.one(all, "selftaught_webhooks_late_seconds"), late, (value) => value > 60],
+  ["Leases ran out, work not given out again yet", (all) => metrics.sum(all, "selftaught_overdue_leases"), number, (value) => value > 0],
+  ["Oldest message not sent to workers yet", (all) => metrics.one(all, "selftaught_outbox_age_seconds"), late, (value) => value > 30],
+  ["Oldest webhook call that is late", (all) => metrics.one(all, "selftaught_webhooks_late_seconds"), late, (value) => value > 60],
   ["Tokens of engines", (all) => metrics.sum(all, "selftaught_engine_tokens_total"), short, () => false],
   ["Unreadable answers", (all) => metrics.sum(all, "selftaught_parse_failures_total"), number, () => false],
-  ["Database", (all) => metrics.one(all, "selftaught_database_up"), (value) => (value ? "counted" : "cannot be asked"), (value) => !value],
+  ["Database", (all) => metrics.one(all, "selftaught_database_up"), (value) => (value ? "answers" : "cannot be asked"), (value) => !value],
 ];
 
 function Work() {

@@ -33,7 +33,7 @@ function Filters({ query }) {
       <${Field} label="One verdict" hint="The id of an answer.">${(given) => html`<input ...${given} placeholder="vdt_…" value=${id} onInput=${(event) => setId(event.target.value)} />`}<//>
       ${FIELDS.map(([field, name, hint]) => html`<${Field} key=${field} label=${name} hint=${hint}>${(given) => html`<input ...${given} value=${form[field] || ""} onInput=${(event) => setForm({ ...form, [field]: event.target.value })} />`}<//>`)}
     </div>
-    <div class="actions"><button class="primary">Look</button><button type="button" onClick=${() => go("/verdicts")}>Everything</button></div>
+    <div class="actions"><button class="primary">Search</button><button type="button" onClick=${() => go("/verdicts")}>Everything</button></div>
   </form>`;
 }
 
