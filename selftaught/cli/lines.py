@@ -59,7 +59,7 @@ class Lines:
                 self._untold.add(data["iteration"])
         known = sorted(self._untold & self._rows.keys())
         self._untold -= set(known)
-        return [*lines, *(_scored(self._rows[number]) for number in known)]
+        return [*lines, *(_scored(self._rows[number], self._rows.get(0)) for number in known)]
 
     def _text(self, kind: str, data: Json) -> str | None:
         where = f"iteration {data['iteration']}: " if data.get("iteration") is not None else ""
@@ -100,14 +100,27 @@ class Lines:
         return tenth > before
 
 
-def _scored(row: Json) -> str:
+def _scored(row: Json, seed: Json | None) -> str:
     low, high = row["ci95"]
     name = "seed" if row["iteration"] == 0 else f"iteration {row['iteration']}"
     promoted = "is latest" if row["promoted"] else "is not promoted"
     return (
         f"          {name}: {row['model_version']} {promoted}, strict accuracy "
         f"{row['strict_accuracy']:.4f} ({low:.4f} to {high:.4f})"
+        f"{_against(row, seed)}"
     )
+
+
+def _against(row: Json, seed: Json | None) -> str:
+    """Whether the 95 % interval leaves the seed's accuracy out, as the dashboard tells it."""
+    if seed is None or row["iteration"] == 0:
+        return ""
+    low, high = row["ci95"]
+    if low > seed["strict_accuracy"]:
+        return ", better than the seed"
+    if high < seed["strict_accuracy"]:
+        return ", worse than the seed"
+    return ", no difference from the seed can be seen"
 
 
 def _counts(stage: str, counts: Json) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from selftaught.cli.lines import Lines
+from selftaught.cli.lines import Lines, _scored
 from selftaught.cli.output import out
 from selftaught.cli.watch import Event
 from selftaught.database import transaction
@@ -182,3 +182,27 @@ def test_texts_of_others_do_not_steer_the_terminal(capsys: pytest.CaptureFixture
     Lines(out).tell(Event(body))
     said = capsys.readouterr().out
     assert "gone" in said and not {"\x1b", "\r", "\x07"} & set(said)
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [
+        ((0.5, 0.7), ", better than the seed"),
+        ((0.1, 0.3), ", worse than the seed"),
+        ((0.3, 0.5), ", no difference from the seed can be seen"),
+    ],
+)
+def test_a_version_is_told_against_the_seed(interval: tuple[float, float], words: str) -> None:
+    def row(iteration: int, ci95: tuple[float, float]) -> dict[str, object]:
+        accuracy = sum(ci95) / 2
+        return {
+            "iteration": iteration,
+            "model_version": f"m:{iteration}",
+            "promoted": True,
+            "strict_accuracy": accuracy,
+            "ci95": ci95,
+        }
+
+    seed = row(0, (0.3, 0.5))
+    assert _scored(row(1, interval), seed).endswith(words)
+    assert _scored(seed, seed).endswith("(0.3000 to 0.5000)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,19 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+
+def sign_in(page: Page, key: str) -> None:
+    """The next page asks with `key`. A file is opened: a page that is open would ask too."""
+    page.goto("/web/style.css")
+    page.evaluate("key => sessionStorage.setItem('selftaught.key', key)", key)
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="session")

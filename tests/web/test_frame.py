@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from selftaught.client import Client
+from tests.web.conftest import sign_in
 
 pytestmark = pytest.mark.browser
 
@@ -43,9 +44,8 @@ def test_a_closed_gateway_asks_for_a_key(
     """This one is open: a wrong key is what it refuses, as a closed one refuses none."""
     refused.add(401)
     secret = api.keys.create("browser", ["read"]).secret
+    sign_in(page, "st_wrong")
     page.goto("/")
-    page.evaluate("sessionStorage.setItem('selftaught.key', 'st_wrong')")
-    page.reload()
     field = page.get_by_label("API key")
     expect(field).to_be_visible()
     clean(page)

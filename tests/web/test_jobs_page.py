@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 from selftaught.client import Client, JobFailed
 from tests.system.conftest import TINY
-from tests.web.conftest import PATIENCE
+from tests.web.conftest import PATIENCE, sign_in
 
 pytestmark = pytest.mark.browser
 
@@ -269,9 +269,8 @@ def test_a_key_that_may_only_read_starts_and_steers_nothing(
     page: Page, api: Client, done: dict[str, Any], clean: Clean
 ) -> None:
     secret = api.keys.create("reader of jobs", ["read"]).secret
+    sign_in(page, secret)
     page.goto("/")
-    page.evaluate(f"sessionStorage.setItem('selftaught.key', '{secret}')")
-    page.reload()
     expect(page.get_by_role("row").filter(has_text=done["id"])).to_be_visible()
     expect(page.get_by_role("link", name="New job")).to_have_count(0)
     open_job(page, done)

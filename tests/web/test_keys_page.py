@@ -10,6 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from selftaught.client import ApiError, Client
 from selftaught.stack.handle import Stack
+from tests.web.conftest import sign_in
 
 pytestmark = pytest.mark.browser
 
@@ -98,9 +99,8 @@ def test_a_name_is_given_once(page: Page, api: Client, refused: set[int]) -> Non
 def test_who_may_not_does_not_see(page: Page, stack: Stack, api: Client) -> None:
     """A key with `read` sees neither keys nor projects, nor what registers a model."""
     secret = api.keys.create("reader", ["read"]).secret
+    sign_in(page, secret)
     page.goto("/")
-    page.evaluate("secret => sessionStorage.setItem('selftaught.key', secret)", secret)
-    page.reload()
     page.get_by_role("link", name="Models").click()
     expect(page.get_by_role("heading", name="Models", level=1)).to_be_visible()
     expect(page.get_by_role("link", name="Keys")).to_have_count(0)
@@ -131,9 +131,8 @@ def test_a_project_gets_limits_and_a_first_key(
     clean(page)
     shot(page, "projects")
 
-    page.evaluate("secret => sessionStorage.setItem('selftaught.key', secret)", secret)
+    sign_in(page, secret)
     page.goto("/#/system")
-    page.reload()
     usage = page.get_by_role("region", name="Usage")
     expect(usage.get_by_role("progressbar", name="Tokens today")).to_be_visible()
     expect(usage).to_contain_text(re.compile(r"0 % of\s*20,000,000"))

@@ -239,7 +239,8 @@ def test_a_version_tells_where_it_came_from(
     expect(page.get_by_role("region", name="The gate's decisions")).to_contain_text("margin")
     expect(page.get_by_role("region", name="How good it is")).to_contain_text("length-3")
     benchmarks = page.get_by_role("region", name="Benchmarks")
-    benchmarks.get_by_label("Compare with").select_option(label="shown:0, smallworld")
+    compare = benchmarks.get_by_label("Compare with").first  # each evaluated set has one
+    compare.select_option(label="shown:0, smallworld")
     expect(benchmarks.get_by_role("status")).to_contain_text("McNemar p")
     expect(page.get_by_role("img", name="Loss by step")).to_be_visible()
     weights = page.get_by_role("region", name="Files")

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from selftaught.client import Client
 from selftaught.stack.handle import Stack
-from tests.web.conftest import PATIENCE
+from tests.web.conftest import PATIENCE, sign_in
 
 pytestmark = pytest.mark.browser
 
@@ -64,10 +64,8 @@ def test_a_pair_of_a_job_is_brought_along(page: Page, done: dict[str, Any], stac
 def test_a_key_that_may_judge_alone_can(page: Page, api: Client, done: dict[str, Any]) -> None:
     """It may look at no lists, so none is asked for: `latest` answers."""
     secret = api.keys.create("judge-alone", ["judge"]).secret
-    page.goto("/")
-    page.evaluate("secret => sessionStorage.setItem('selftaught.key', secret)", secret)
+    sign_in(page, secret)
     page.goto("/#/playground")
-    page.reload()
     expect(page.get_by_label("Version")).to_have_value("")
     expect(page.get_by_role("button", name="Judge")).to_be_enabled()
 

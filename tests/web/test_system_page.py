@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from selftaught.client import Client
+from tests.web.conftest import until
 
 pytestmark = pytest.mark.browser
 
@@ -55,6 +56,7 @@ def test_who_did_what_is_found(page: Page, api: Client, clean: Clean, shot: Shot
         made = auditor.keys.create("made-by-auditor", ["read"])
         auditor.keys.revoke(made.id)
     page.goto("/#/audit")
+    expect(page.get_by_role("heading", name="Audit log", level=1)).to_be_visible()
     clean(page)
     shot(page, "audit")
     page.get_by_label("Who").fill("auditor")
@@ -83,6 +85,7 @@ def test_a_verdict_leads_to_the_version_that_gave_it(
     page: Page, api: Client, done: dict[str, Any], clean: Clean, shot: Shot
 ) -> None:
     answer = api.judge("sort a b c", "c b a", "a b c", model="shown:1")
+    until(lambda: any(one.id == answer.id for one in api.verdicts.list(model="shown")))  # batched
     page.goto("/#/verdicts?model=shown&version=1")
     line = page.get_by_role("table").get_by_role("row").last
     expect(line.get_by_role("link", name="shown:1")).to_be_visible()
