@@ -51,6 +51,10 @@ _COMPACT_BELOW = 0.85
 _SPARE = 6 * 2**30
 """Bytes of one GPU that weights leave to caches and activations, if it holds the whole model."""
 
+_LOADING = threading.Lock()
+"""from_pretrained changes what belongs to the process: two at once leave weights without data, or
+random ones in the place of tied ones (github.com/huggingface/transformers, issue 41782)."""
+
 _PADDING = 64
 """Positions that a prompt may be padded by, to share a batch; or a quarter of its own length."""
 
@@ -255,14 +259,19 @@ def load_model(
                 raise ModelLoadError(f"{path.name}: its base model {base.name} is not here")
         check_folder(base)
         cuda = torch.cuda.is_available()
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            base,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype="auto" if cuda else torch.float32,
-            **_placed(base, quantize, spread=place == "many"),
-        )
+        model: Any
+        with _LOADING:
+            model, found = AutoModelForCausalLM.from_pretrained(
+                base,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype="auto" if cuda else torch.float32,
+                output_loading_info=True,
+                **_placed(base, quantize, spread=place == "many"),
+            )
+        if absent := sorted(found["missing_keys"]):  # they would be random
+            raise ModelLoadError(f"{path.name}: weights are missing, {absent[0]} first")
         for module in model.modules():
             # bitsandbytes would pack weights anew in evaluation, in place: FSDP's would be lost.
             if hasattr(module, "support_avx512bf16_for_cpu"):

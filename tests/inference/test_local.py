@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from selftaught.inference import (
@@ -140,6 +142,23 @@ def test_a_model_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     weights.unlink()
     torch.save({}, path / "pytorch_model.bin")  # pickles are never read
     with pytest.raises(ModelLoadError, match=r"safetensors|OSError"):
+        LocalEngine(path)
+
+
+def test_models_are_loaded_by_many_threads_at_once(tmp_path: Path) -> None:
+    path = tiny.build(tmp_path / "m")
+    with ThreadPoolExecutor(4) as threads:
+        engines = list(threads.map(lambda _: LocalEngine(path), range(12)))
+    answers = [engine.generate(REQUESTS, GREEDY) for engine in engines]
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_weights_that_are_not_there_are_not_made_up(tmp_path: Path) -> None:
+    path = tiny.build(tmp_path / "m")
+    weights = load_file(path / "model.safetensors")
+    del weights["model.layers.0.mlp.up_proj.weight"]
+    save_file(weights, path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelLoadError, match=r"missing, model\.layers\.0\.mlp\.up_proj"):
         LocalEngine(path)
 
 

@@ -51,7 +51,7 @@ function One({ of, others }) {
       ${WORKING.has(of.state) && html`<${Meter} value=${of.examples_done / (of.counts.examples || of.settings.limit || 1)} label="Examples judged" />`}
       ${of.error && html`<${Trouble} error=${of.error} />`}
       ${others.length > 0 && html`<${Compare} of=${of} others=${others} />`}
-      <div class="grid">${of.scores.map((one) => html`<${Score} key=${one.scoring} of=${one} />`)}</div>
+      <div class="grid">${of.scores.map((one) => html`<${Score} key=${one.scoring} id=${of.id} of=${one} />`)}</div>
     </div>
   </details>`;
 }
@@ -59,7 +59,7 @@ function One({ of, others }) {
 const told = (name) => name.replace(/^(section|subset)\//, "").replaceAll("_", " ");
 const RATES = ["position_bias", "bias"];
 
-function Score({ of: { scoring, template, figures, counts } }) {
+function Score({ id, of: { scoring, template, figures, counts } }) {
   const value = (one, x) => (RATES.includes(one.name) ? signed(x) : percent(x));
   const columns = [
     { name: "Part", cell: (one) => html`<span class=${one.name.startsWith("subset/") ? "note indent" : ""}>${told(one.name)}</span>` },
@@ -67,7 +67,7 @@ function Score({ of: { scoring, template, figures, counts } }) {
     { name: "95 % interval", number: true, cell: (one) => html`<span class="nowrap">${value(one, one.low)} to ${value(one, one.high)}</span>` },
   ];
   return html`<div class="stack"><h3>${scoring} scoring <span class="note">asked with ${template.name}</span></h3>
-    <${Table} caption=${`Figures by ${scoring} scoring`} columns=${columns} rows=${figures} id=${(one) => one.name} />
+    <${Table} caption=${`Figures of ${id} by ${scoring} scoring`} columns=${columns} rows=${figures} id=${(one) => one.name} />
     <p class="note">${Object.entries(counts).map(([name, count]) => `${name.replaceAll("_", " ")} ${number(count)}`).join(" · ")}</p></div>`;
 }
 
