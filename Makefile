@@ -9,7 +9,7 @@ VLLM_STAMP := $(VLLM)/.ready
 VLLM_CUDA := constraints-vllm-cuda.txt
 PYTHON ?= python3
 
-.PHONY: setup demo test test-vllm test-browser chaos lint unasync schemathesis audit proof smollm2 check-images check-client check-trl test-ecosystem lock lock-vllm-cuda clean docs docs-serve test-docs
+.PHONY: setup demo test test-vllm test-browser chaos bench lint unasync schemathesis audit proof smollm2 check-images check-client check-trl test-ecosystem lock lock-vllm-cuda clean docs docs-serve test-docs
 
 setup: $(STAMP)
 
@@ -96,6 +96,10 @@ audit: $(STAMP)  ## known vulnerabilities of the pinned versions
 	$(PY) -m uv tool run --from pip-audit==2.10.1 pip-audit --strict --no-deps --disable-pip \
 	  -r constraints.txt
 
+# Peers have environments of their own, which the benchmarks make when they first want them.
+bench: $(STAMP) $(TRL_STAMP) $(VLLM_STAMP)  ## ours against the neighbours; writes docs/benchmarks.md
+	$(PY) -m benchmarks.bench
+
 proof: $(STAMP)  ## the gain and its controls, three loop seeds each; writes docs/results.md
 	$(PY) -m benchmarks.proof
 
@@ -135,4 +139,4 @@ lock-vllm-cuda: $(STAMP)  ## refresh constraints-vllm-cuda.txt
 	mv $(VLLM_CUDA).new $(VLLM_CUDA)
 
 clean:
-	rm -rf $(VENV) $(TRL) $(VLLM) .selftaught .chaos
+	rm -rf $(VENV) .venv-* .selftaught .chaos
