@@ -1,7 +1,7 @@
 // The frame around every page: who is signed in, where one can go, light or dark.
 
 import { get, key } from "./api.js";
-import { html, render, useEffect, useState } from "./vendor/preact.js";
+import { html, render, useEffect, useLayoutEffect, useState } from "./vendor/preact.js";
 import { Caller, Field, Toasts, Trouble } from "./parts/ui.js";
 import { match, to, useAddress } from "./router.js";
 import { NAVIGATION, ROUTES } from "./routes.js";
@@ -10,7 +10,7 @@ const THEME = "selftaught.theme";
 
 function useTheme() {
   const [theme, setTheme] = useState(localStorage.getItem(THEME) || "system");
-  useEffect(() => {
+  useLayoutEffect(() => {
     localStorage.setItem(THEME, theme);
     document.documentElement.dataset.theme = theme;
   }, [theme]);
