@@ -97,8 +97,10 @@ def labelled(
     interval = paired_interval(candidate.right, incumbent.right)
     if interval is not None:
         low, high = interval
-        passed = passed or high >= 0
-        note = f" ({got - theirs:+.4f} against the incumbent, 95 % {low:+.4f} to {high:+.4f})"
+        note = f" ({got - theirs:+.4f} against the incumbent, 95 % {low:+.4f} to {high:+.4f}"
+        if not passed and high >= 0:
+            passed, note = True, f"{note}, which chance can explain"
+        note += ")"
     return _finding("labelled", name, passed, got, needed, "strict accuracy", note)
 
 

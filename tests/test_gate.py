@@ -91,7 +91,8 @@ def test_the_paired_interval_by_hand() -> None:
 
 def test_a_labelled_fall_fails_only_if_it_is_above_the_tolerance_and_beyond_chance() -> None:
     was, one_lost = "1" * 20, "0" + "1" * 19
-    assert labelled("labelled", scored(0.95, one_lost), scored(1.0, was), 0.02).passed  # chance
+    chance = labelled("labelled", scored(0.95, one_lost), scored(1.0, was), 0.02)
+    assert chance.passed and chance.detail.endswith(", which chance can explain): passed")
     lost = "0" * 8 + "1" * 12
     refused = labelled("labelled", scored(0.6, lost), scored(1.0, was), 0.02)
     assert not refused.passed and refused.needed == 0.98
