@@ -72,6 +72,12 @@ def decide(
     return findings
 
 
+def seed(version: str, incumbent: str) -> Finding:
+    """What a job begins with takes no version's place: its trained versions may."""
+    told = f"{version} is the job's seed, and {incumbent} is there already: failed"
+    return Finding(rule="seed", passed=False, detail=told)
+
+
 def margin(candidate: Scored | None, incumbent: Scored | None, least: float) -> Finding:
     """Held-out strict accuracy must be above the incumbent's by the margin (0: not below it)."""
     got, theirs = _accuracy(candidate), _accuracy(incumbent)

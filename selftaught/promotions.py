@@ -45,8 +45,9 @@ def promote(
     """Point an alias at a version if every rule passes against the version that it names now.
 
     `job_id`: the job whose gate this is. Its own scores are preferred; without it, or where it has
-    not scored both versions, those of the newest job that has. The decision is recorded, refused or
-    not, and told to the job that made the version. Raises BadAliasName, RevisionMismatch.
+    not scored both versions, those of the newest job that has. Its seed takes no version's place.
+    The decision is recorded, refused or not, and told to the job that made the version.
+    Raises BadAliasName, RevisionMismatch.
     """
     teller = job_id or version.job_id
     if teller is not None:
@@ -135,6 +136,9 @@ def _findings(
         return [Finding(rule="holder", passed=True, detail=f"{version.ref} holds {holder.alias}")]
     if holder is None:
         return gate.decide({}, None, GateSettings(), None)
+    if job_id is not None and version.iteration_number == 0:
+        incumbent = session.get_one(ModelVersion, holder.version_id)
+        return [gate.seed(version.ref, incumbent.ref)]
     common = _common_job(session, version.id, holder.version_id, job_id)
     theirs = {} if common is None else scores(session, holder.version_id, common)
     scored_by = common or job_id or version.job_id

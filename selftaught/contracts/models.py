@@ -48,7 +48,9 @@ class VersionOut(BaseModel):
     lineage: dict[str, Any] = Field(
         description="Dataset and template with their hashes, recipe, seed, code version, counts."
     )
-    metrics: dict[str, Any] = Field(description="How good it is, by set: heldout, labelled.")
+    metrics: dict[str, Any] = Field(
+        description="How good it is, by set (heldout, labelled), in the job that made it."
+    )
     aliases: list[str] = Field(description="Those that point at it now.")
     created_at: dt.datetime = Field(description="When it was published.")
 

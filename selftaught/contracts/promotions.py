@@ -10,14 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from selftaught.contracts.base import Contract, example
 
 Rule = Literal[
-    "first", "holder", "margin", "labelled", "position_bias", "parse_failures", "reviews"
+    "first", "holder", "seed", "margin", "labelled", "position_bias", "parse_failures", "reviews"
 ]
 
 
 class Finding(BaseModel):
     """What one rule of the gate says of a version (docs/promotion.md has the rules)."""
 
-    rule: Rule = Field(description="first: nothing to beat; holder: the alias names it already.")
+    rule: Rule = Field(
+        description="first: nothing to beat; holder: the alias names it already; seed: untrained."
+    )
     passed: bool = Field(description="Whether the version may go on.")
     set: str | None = Field(None, description="heldout, labelled, or labelled/<dataset id>.")
     got: float | None = Field(None, description="The version's number; null: it has none.")

@@ -306,21 +306,23 @@ def models(session: Session, after: str | None, limit: int) -> list[ModelOut]:
 
 
 def versions(session: Session, rows: Sequence[ModelVersion]) -> list[VersionOut]:
-    """Versions with their aliases, parents and newest evaluations."""
+    """Versions with their aliases, parents, and what they scored: in the job that made them, which
+    is the figure of everything else about it; on sets that only other jobs scored, the newest."""
     ids = [row.id for row in rows]
+    makers = {row.id: row.job_id for row in rows}
     names: dict[str, list[str]] = {row_id: [] for row_id in ids}
     metrics: dict[str, dict[str, Any]] = {row_id: {} for row_id in ids}
     for alias in session.scalars(
         select(Alias).where(Alias.version_id.in_(ids)).order_by(Alias.alias)
     ):
         names[alias.version_id].append(alias.alias)
-    for evaluation in session.scalars(
-        select(Evaluation)
-        .where(
-            Evaluation.version_id.in_(ids),
-            (Evaluation.set == HELDOUT) | Evaluation.set.startswith(LABELLED),
-        )
-        .order_by(Evaluation.created_at, Evaluation.id)
+    scored = select(Evaluation).where(
+        Evaluation.version_id.in_(ids),
+        (Evaluation.set == HELDOUT) | Evaluation.set.startswith(LABELLED),
+    )
+    for evaluation in sorted(
+        session.scalars(scored),
+        key=lambda one: (one.job_id == makers[one.version_id], one.created_at, one.id),
     ):
         metrics[evaluation.version_id][evaluation.set] = evaluation.metrics
     child, parent = aliased(ModelVersion), aliased(ModelVersion)

@@ -26,13 +26,17 @@ def test_models_and_versions(client: TestClient) -> None:
     assert client.get("/v1/models").json() == {"data": [], "has_more": False}
     add_versions("m", [0, 1, 2], latest=1)
     add_versions("n", [0])
-    job = post_job(client, upload(client)).json()["id"]
+    dataset = upload(client)
+    maker, later = (post_job(client, dataset).json()["id"] for _ in range(2))
     with transaction() as session:
         one, two = aliases.get_version(session, "m", 1), aliases.get_version(session, "m", 2)
-        two.parent_id = one.id
-        session.add(
-            Evaluation(id="ev", version_id=two.id, job_id=job, set="heldout", metrics={"x": 1})
-        )
+        two.parent_id, two.job_id = one.id, maker
+        for job, set_, x in ((maker, "heldout", 1), (later, "heldout", 2), (later, "labelled", 3)):
+            ev = f"ev_{x}"
+            session.add(
+                Evaluation(id=ev, version_id=two.id, job_id=job, set=set_, metrics={"x": x})
+            )
+            session.flush()
     models = client.get("/v1/models").json()["data"]
     assert models == [
         {"name": "m", "versions": 3, "aliases": {"latest": "m:1"}},
@@ -43,7 +47,8 @@ def test_models_and_versions(client: TestClient) -> None:
     page = client.get("/v1/models/m/versions?limit=2").json()
     assert [v["ref"] for v in page["data"]] == ["m:2", "m:1"] and page["has_more"]
     assert page["data"][0]["parent"] == "m:1"
-    assert page["data"][0]["metrics"] == {"heldout": {"x": 1}}
+    # By the job that made it; by another one where that did not score it.
+    assert page["data"][0]["metrics"] == {"heldout": {"x": 1}, "labelled": {"x": 3}}
     assert page["data"][1]["aliases"] == ["latest"]
     rest = client.get("/v1/models/m/versions?after=1").json()
     assert [v["number"] for v in rest["data"]] == [0] and not rest["has_more"]

@@ -180,7 +180,11 @@ def test_a_second_job_scores_the_latest_of_the_first_and_has_to_beat_it(run: Any
         before = aliases.resolve(session, "kernel-test")
         for version in session.scalars(select(ModelVersion)):
             version.number += 10  # out of the way of the next job's
-    other = run({0: {1, 3, 5}, 1: {1}, 10: {1, 3, 5}, 11: set()}, iterations=1)
+    other = run({0: set(), 1: {1}, 10: {1, 3, 5}, 11: set()}, iterations=1)
+    # Its seed is as good as what is there, and untrained.
+    (finding,) = gate_of(other, 0)["findings"]
+    assert (finding["rule"], finding["passed"]) == ("seed", False)
+    assert gate_of(other, 0)["heldout"]["strict_accuracy"] == 1.0
     assert failed(gate_of(other, 1)) == [("margin", "heldout", 0.975, 1.0)]
     with transaction() as session:
         assert aliases.resolve(session, "kernel-test").id == before.id

@@ -32,7 +32,7 @@ export function chosen(iterations, query, fits = () => true) {
 }
 
 const RULES = {
-  first: "Nothing to beat", holder: "Holds the alias already", margin: "At least as good on held-out pairs", labelled: "No worse on labelled pairs",
+  first: "Nothing to beat", holder: "Holds the alias already", seed: "Is trained", margin: "At least as good on held-out pairs", labelled: "No worse on labelled pairs",
   position_bias: "Prefers no position", parse_failures: "Its verdicts can be read", reviews: "People agree with it",
 };
 

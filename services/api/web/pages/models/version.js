@@ -93,7 +93,7 @@ function Metrics({ of: { metrics, ...version } }) {
     { name: "Ties", number: true, cell: (one) => percent(one.ties) },
     { name: "Parse failures", number: true, cell: (one) => percent(one.parse_failures) },
   ];
-  return html`<${Card} title="How good it is" note="by its job's newest scoring">
+  return html`<${Card} title="How good it is" note="on the pairs of the job that made it">
     ${rows.length ? html`<${Table} caption="Scores by set" columns=${columns} rows=${rows} id=${(one) => one.name} />
     <p class="note">Strict: right in both orders, with its 95 % interval. Mean: the average over the orders. Bias: (A − B) / (A + B) of its verdicts; 0 has none.</p>` : html`<${Empty} title="Not scored"><p>No job has scored it; evaluate it on a benchmark below.</p><//>`}
   <//>`;
