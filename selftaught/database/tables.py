@@ -112,6 +112,11 @@ class Job(Base):
             "kind IN ('loop','registration','evaluation','review','batch')", name="jobs_kind"
         ),
         Index("jobs_project", "project_id", "created_at", "id"),
+        Index("jobs_state", "project_id", "state", "created_at", "id"),
+        Index("jobs_kind", "project_id", "kind", "created_at", "id"),
+        Index("jobs_model", "project_id", "model", "created_at", "id"),
+        Index("jobs_dataset", "dataset_id"),
+        Index("jobs_labelled_dataset", "labelled_dataset_id"),
     )
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = _project()

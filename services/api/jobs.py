@@ -82,12 +82,9 @@ def list_jobs(
     ] = None,
 ) -> Page[JobOut]:
     """Jobs, newest first."""
-    # Ids of one kind sort by time, those of different kinds do not.
-    made = tuple_(Job.created_at, Job.id)
-    query = select(Job).order_by(made.desc()).limit(limit + 1)
-    if after is not None:
-        last = select(Job.created_at, Job.id).where(Job.id == after).scalar_subquery()
-        query = query.where(made < last)
+    # Ids of one kind sort by time, those of different kinds do not. Column by column, and behind
+    # values instead of a subquery, so that Postgres reads a page from an index and not all jobs.
+    query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
     if state is not None:
         query = query.where(Job.state == state)
     if kind is not None:
@@ -97,6 +94,11 @@ def list_jobs(
     if model is not None:
         query = query.where(Job.model == model)
     with transaction() as session:
+        if after is not None:
+            last = session.execute(select(Job.created_at, Job.id).where(Job.id == after)).first()
+            if last is None:
+                return Page(data=[], has_more=False)
+            query = query.where(tuple_(Job.created_at, Job.id) < tuple(last))
         rows = session.scalars(query).all()
         return Page(data=views.jobs(session, rows[:limit]), has_more=len(rows) > limit)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select, text
 from starlette.testclient import TestClient
 
+from selftaught import tenancy
 from selftaught.artifacts import publish_rows
-from selftaught.database import transaction
+from selftaught.database import get_engine, transaction
 from selftaught.database.tables import Chunk, Iteration, Job, Outbox, Stage
 from selftaught.work.kernel import JobFailure, Lease, Result
 from tests.api.conftest import assert_problem
@@ -163,6 +164,35 @@ def test_cursor_pages_and_state_filter(client: TestClient) -> None:
     assert seen == ids
     cancelled = client.get("/v1/jobs", params={"state": "cancelled"}).json()["data"]
     assert [job["id"] for job in cancelled] == [ids[1]]
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=100", "state=succeeded", "kind=batch", "model=tiny", "after={last}"]
+)
+def test_a_page_is_read_from_an_index(client: TestClient, query: str) -> None:
+    """Nothing sorts all jobs, or makes a hash of them: neither is needed, so Postgres, told not to,
+    does without (it would do so anyhow if there were no other way)."""
+    last = post_job(client, upload(client)).json()["id"]
+    asked: list[tuple[str, Any]] = []
+
+    def note(_conn: Any, _cursor: Any, statement: str, given: Any, *_: Any) -> None:
+        asked.append((statement, given))
+
+    event.listen(get_engine(), "before_cursor_execute", note)
+    assert client.get(f"/v1/jobs?{query.format(last=last)}").status_code == 200
+    event.remove(get_engine(), "before_cursor_execute", note)
+    lists = [one for one in asked if "LIMIT" in one[0] and "FROM jobs" in one[0]]
+    assert len(lists) == 1
+    with tenancy.inside(tenancy.DEFAULT), transaction() as session:
+        for how in ("seqscan", "bitmapscan", "sort"):
+            session.execute(text(f"SET LOCAL enable_{how} = off"))
+        raw = session.connection()
+        for statement, given in lists:
+            plan = [line for (line,) in raw.exec_driver_sql(f"EXPLAIN {statement}", given)]
+            assert not [line for line in plan if "Sort" in line or "Seq Scan" in line], plan
+        for table in ("iterations", "stages", "chunks", "events"):
+            plan = [line for (line,) in raw.exec_driver_sql(f"EXPLAIN SELECT * FROM {table}")]
+            assert not [line for line in plan if "hashed" in line], plan
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "state=odd"])
