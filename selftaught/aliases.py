@@ -139,7 +139,10 @@ def rollback(
             trail.append(entry.version_id)
     if len(trail) < 2:
         here = session.get_one(ModelVersion, row.version_id).ref
-        raise NothingToRollBackTo(f"{model}:{alias} is {here}, and nothing was before {here}")
+        raise NothingToRollBackTo(
+            f"{here} was the first version of {model}:{alias}, and every later move is undone; "
+            "to name another version promote it"
+        )
     _point(session, row, trail[-2], reason, by, "alias.rolled_back")
     return row
 

@@ -24,6 +24,7 @@ from selftaught.cli import (
     recipes,
     stack,
     usage,
+    verdicts,
     webhooks,
 )
 from selftaught.cli.errors import Group
@@ -33,7 +34,8 @@ app = typer.Typer(
     help="Turn unlabelled instructions into a judge.\n\n"
     "Commands find their gateway by --url or SELFTAUGHT_URL, else by the stack that runs in "
     "--home; SELFTAUGHT_API_KEY is the key that they send. They exit with 0: done, 1: failed, "
-    "2: called in a wrong way, 130: interrupted.",
+    "also for a name or setting that there is not, 2: no such option, or a value of the wrong "
+    "form, 130: interrupted.",
     no_args_is_help=True,
     cls=Group,
     pretty_exceptions_enable=False,
@@ -49,6 +51,7 @@ for name, group, panel in (
     ("jobs", jobs.app, WORK),
     ("models", models.app, WORK),
     ("recipes", recipes.app, WORK),
+    ("verdicts", verdicts.app, WORK),
     ("keys", keys.app, OPERATOR),
     ("projects", projects.app, OPERATOR),
     ("webhooks", webhooks.app, OPERATOR),

@@ -132,7 +132,6 @@ def send(client: Client, file: Path, kind: str = "instructions", **named: str | 
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    named["name"] = named.get("name") or file.stem
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
         task = bars.add_task(f"uploading {safe(file.name)}", total=None)
 

@@ -60,7 +60,8 @@ _HINTS = {
     ),
     "invalid_recipe": "`selftaught recipes show NAME` has every setting as --set takes it",
     "no_such_data": "`selftaught jobs data JOB` shows what there is",
-    "nothing_to_roll_back_to": "to go forward again: selftaught models promote NAME:NUMBER",
+    "nothing_to_roll_back_to": "any version: selftaught models promote NAME:NUMBER, with --alias "
+    "for another alias than latest, with --force --reason '..' past the gate",
     "url_refused": "the gateway allows networks of your own by SELFTAUGHT_WEBHOOK_NETWORKS: "
     "docs/webhooks.md",
     "job_not_ended": "`selftaught jobs cancel JOB` first",

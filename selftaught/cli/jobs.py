@@ -44,8 +44,8 @@ app = typer.Typer(help="Jobs of any kind: start, watch, cancel, pause, ..", no_a
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", autocompletion=ids)]
 FILE_TOO = "Id of an uploaded dataset, or a file to upload first."
 PUZZLES = (
-    "note: the shipped model knows letter puzzles only; for other prompts take a model of your own "
-    "(docs/how-to/own-model.md)"
+    "note: the shipped model knows letter puzzles and nothing else; if your prompts are of another "
+    "kind, take a model of your own (docs/how-to/own-model.md)"
 )
 
 
@@ -89,7 +89,7 @@ def create(
         if not all(one.startswith("ds_") for one, _ in given.values()):
             for one, _ in given.values():
                 _need_file(one)
-            settings.check(client, asked["recipe"], asked["overrides"])
+            settings.check(client, asked["recipe"], asked["overrides"], model)
         try:
             for field, (one, kind) in given.items():
                 asked[field] = _dataset(client, one, kind)

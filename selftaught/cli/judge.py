@@ -107,12 +107,19 @@ def tell(found: Json) -> None:
         line += f" (A {likely['a']:.2f}, B {likely['b']:.2f})"
     out.print(line, style="bold")
     for order in found["orders"]:
-        shown = " (shown swapped)" if order["order"] == "BA" else ""
-        told = f"{order['order']}{shown}: {order['verdict']}"
-        say(told + (f"  {order['reasoning']}" if order.get("reasoning") else ""))
+        written = order.get("reasoning")
+        told = f"{_order(order['order'], bool(written))}: {order['verdict']}"
+        say(told + (f"  {written}" if written else ""))
     if found["orders_agree"] is False and verdict != "tie":
         say("the orders do not agree")
-    note(f"{found['model']}, {found['latency']['total']:.2f} s")
+    note(f"{found['model']}, {found['latency']['total']:.2f} s, {found['id']}")
+
+
+def _order(order: str, with_text: bool) -> str:
+    """An order's name; in the text of BA the letters stand for each other."""
+    if order != "BA":
+        return order
+    return "BA (shown swapped; A in its text is B here)" if with_text else "BA (shown swapped)"
 
 
 def _question(*given: str | None) -> Json:
@@ -142,7 +149,7 @@ def _streamed(client: Client, asked: Json, as_json: bool) -> None:
             emit_line({"event": name, "data": data})
         elif name == "delta":
             if data["order"] != at_once:
-                order = safe(data["order"])
+                order = safe(_order(data["order"], with_text=True))
                 out.print(f"\n{order}: " if at_once else f"{order}: ", end="", markup=False)
                 at_once = data["order"]
             out.print(safe(data["text"]), end="", markup=False)

@@ -59,15 +59,21 @@ def recipe(given: str) -> str | dict[str, Any]:
     return found
 
 
-def check(client: Client, recipe: str | dict[str, Any], overrides: dict[str, Any]) -> None:
+def check(
+    client: Client,
+    recipe: str | dict[str, Any],
+    overrides: dict[str, Any],
+    model: str | None = None,
+) -> None:
     """See that the settings can be right, before anything is uploaded for them.
 
     Raises ApiError for an unknown recipe, ValidationError. Names inside a recipe (base models,
     templates) are known to the gateway alone.
     """
-    from selftaught.contracts import Recipe
+    from selftaught.contracts import JobIn, Recipe
     from selftaught.recipes import merge
 
+    JobIn(dataset="ds_", model=model)
     raw = client.call("GET", at("recipes", recipe)) if isinstance(recipe, str) else recipe
     Recipe.model_validate(merge(raw, overrides))
 

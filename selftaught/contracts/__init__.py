@@ -19,6 +19,7 @@ from selftaught.contracts.audit import AuditOut
 from selftaught.contracts.base import (
     TERMINAL,
     Contract,
+    Name,
     Page,
     Problem,
     State,
@@ -272,6 +273,7 @@ __all__ = [
     "LoraSettings",
     "ManifestOut",
     "ModelOut",
+    "Name",
     "OrderSummary",
     "OrderVerdict",
     "Outcome",

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from selftaught.contracts.base import Contract, example
+from selftaught.contracts.base import Contract, Name, example
 from selftaught.contracts.limits import Limits
 
 Scope = Literal["read", "write", "judge", "promote", "admin"]
@@ -31,9 +31,7 @@ class ProjectIn(Contract):
 
     model_config = example(id="support")
 
-    id: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Its name, for good: never reused."
-    )
+    id: Name = Field(description="Its name, for good: never reused.")
 
 
 class ProjectOut(BaseModel):

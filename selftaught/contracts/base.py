@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
-from typing import Any, Generic, Literal, TypeVar, get_args
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 
 def example(**fields: Any) -> ConfigDict:
     """For `model_config`: an example of the whole, for the OpenAPI document."""
     return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
+_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+
+
+def _is_name(value: str) -> str:
+    if re.fullmatch(_NAME.strip("^$"), value) is None:
+        raise PydanticCustomError(
+            "string_pattern_mismatch",
+            "not a name: lower case letters, digits and . _ -, at most 64, the first a letter or "
+            "a digit, e.g. my-judge",
+        )
+    return value
+
+
+Name = Annotated[str, AfterValidator(_is_name), Field(json_schema_extra={"pattern": _NAME})]
+"""What users call models, recipes, templates and projects."""
 
 
 class Contract(BaseModel):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from selftaught.contracts.base import Contract, Problem, State, example
+from selftaught.contracts.base import Contract, Name, Problem, State, example
 
 JobKind = Literal["loop", "registration", "evaluation", "review", "batch"]
 DatasetKind = Literal["instructions", "labelled", "pairs", "benchmark"]
@@ -55,9 +55,8 @@ class JobIn(Contract):
     overrides: dict[str, Any] = Field(
         default_factory=dict, description="Merged into the recipe, key by key."
     )
-    model: str | None = Field(
+    model: Name | None = Field(
         None,
-        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
         description="Name under which versions are registered; default: the recipe's name.",
     )
 

@@ -201,9 +201,13 @@ class Ruling(BaseModel):
     """What a judge says of a pair."""
 
     verdict: Literal["A", "B", "tie", "unparsable"] = Field(
-        description="Which response is better; unparsable if no vote could be read."
+        description="Which response is better; unparsable if an order could not be read (with "
+        "allow_tie false: neither)."
     )
-    confidence: float = Field(description="Share of all votes, over both orders, for the verdict.")
+    confidence: float = Field(
+        description="Share of all votes, over both orders, for the verdict; of unparsable, those "
+        "that could not be read."
+    )
     probability: PairProbability | None = Field(
         description="How likely each verdict is; null if the engine does not tell it, or an order "
         "could not be read."

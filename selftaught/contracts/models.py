@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from selftaught.contracts.base import Contract, example
+from selftaught.contracts.base import Contract, Name, example
 from selftaught.contracts.recipe import EngineSettings, SamplingSettings
 
 
@@ -171,9 +171,7 @@ class RegistrationIn(Contract):
         "local", description="'local', 'vllm' or the name of an operator's endpoint."
     )
     engine: EngineSettings = Field(default_factory=EngineSettings)
-    name: str | None = Field(
-        None, pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Default: the base model's."
-    )
+    name: Name | None = Field(None, description="Default: the base model's.")
     template: str = Field("mt-bench", description="Judge template by name.")
     max_tokens: int = Field(1024, ge=1, description="Length limit of a judgment (tokens).")
     sampling: SamplingSettings = Field(

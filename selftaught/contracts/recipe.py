@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from selftaught.contracts.base import Contract
+from selftaught.contracts.base import Contract, Name
 
 
 class SamplingSettings(Contract):
@@ -405,11 +405,7 @@ def _all_defaults(schema: dict[str, Any], recipe: type[BaseModel]) -> None:
 class Recipe(Contract):
     """All settings of a job. Two jobs with the same recipe, data and seed give the same counts."""
 
-    name: str = Field(
-        "custom",
-        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
-        description="Also of the model, if the job gives none.",
-    )
+    name: Name = Field("custom", description="Also of the model, if the job gives none.")
     base_model: str = Field("smallworld", description="A base model the operator allows, by name.")
     inference: str = Field(
         "local",

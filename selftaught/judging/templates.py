@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
-from selftaught.contracts import Contract
+from selftaught.contracts import Contract, Name
 from selftaught.hashing import canonical_sha256
 from selftaught.judging.fencing import fence, neutralise
 
@@ -54,7 +54,7 @@ class _Prompt(Contract):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)  # lists as tuples
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    name: Name
     system: str | None = Field(None, description="System message; no placeholders are filled in.")
     user: str = Field(description="User message with {placeholders}.")
 

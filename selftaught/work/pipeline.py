@@ -223,7 +223,7 @@ def _start_stage(
         {"iteration": iteration.number, "stage": kind, "chunks": len(inputs)},
     )
     if not inputs:
-        fail_job(session, job, nothing_left(kind, iteration.number))
+        fail_job(session, job, nothing_left(session, job, iteration, kind))
         return
     chunks = [
         {

@@ -276,15 +276,37 @@ def _plan_review(session: Session, job: Job, kind: str) -> Inputs:
     return [{**given, "offset": offset} for offset in slices]
 
 
-def nothing_left(kind: str, number: int) -> dict[str, Any]:
+def nothing_left(session: Session, job: Job, iteration: Iteration, kind: str) -> dict[str, Any]:
     """The Problem of a stage that has no input: the data, not the system, is at fault."""
+    made = select(Stage.kind, Stage.counts).where(Stage.iteration_id == iteration.id)
+    before = {row.kind: row.counts for row in session.execute(made)}
+    why = "; its counts in the iteration say what was dropped and why"
+    if kind == "train" and not before["curate"].get("training_examples"):
+        why = _nothing_kept(job, before["judge"], before["curate"]) or why
     return {
         "title": "Nothing left to work on",
-        "detail": f"iteration {number}: the stage before '{kind}' left no usable rows; "
-        "its counts in the iteration say what was dropped and why",
+        "detail": f"iteration {iteration.number}: the stage before '{kind}' left no usable rows"
+        + why,
         "code": "no_usable_rows",
         "fault": "user",
     }
+
+
+def _nothing_kept(job: Job, judged: dict[str, int], curated: dict[str, int]) -> str | None:
+    """Why no judgment was kept, in figures; None if the stages do not tell them."""
+    if "judgments_sampled" not in judged or "inputs" not in curated:
+        return None
+    right = judged.get("judgments_right", 0)
+    why = f": {right:,} of {judged['judgments_sampled']:,} judgments were right"
+    if job.recipe["curate"]["both_orders"] or job.recipe["curate"]["agree"]:
+        dropped = ("no_label", "none_right", "min_share", "other_order")
+        left = curated["inputs"] - sum(curated.get(f"dropped_{one}", 0) for one in dropped)
+        why += (
+            f", and {left // 2:,} of {curated['inputs'] // 2:,} pairs had right ones in both orders"
+        )
+    return (
+        f"{why}. A seed that cannot judge these prompts is to be replaced: docs/how-to/own-model.md"
+    )
 
 
 # ---------------------------------------------------------------- rows

@@ -249,7 +249,11 @@ async def _receive_form(
     if merged.kind == "benchmark":
         form = "jsonl"
     if form is None:
-        raise _unsupported(f"file {suffix or reader.filename or ''!r} of type {media or 'unknown'}")
+        known = " ".join(_SUFFIXES)
+        detail = (
+            f"{_name_of(reader.filename or '') or 'the file'}: not {known}, with or without .gz"
+        )
+        raise Refused(415, "unsupported_format", detail, param="file")
     return form, merged
 
 

@@ -223,8 +223,11 @@ def _need_rows(session: Session, dataset_id: str, recipe: Recipe) -> None:
     if rows <= heldout:
         detail = (
             f"the dataset has {rows} rows; the recipe sets {heldout} aside "
-            "(validate.instructions) and needs at least one more"
+            "(validate.instructions) and needs at least one more: upload more"
         )
+        if rows > 2:
+            fewer = max(2, min(32, rows // 4))
+            detail += f", or set fewer aside (--set validate.instructions={fewer} of the CLI)"
         raise Refused(422, "dataset_too_small", detail, param="dataset")
 
 

@@ -27,6 +27,8 @@ from services.api.records import (
     records,
 )
 
+_LIKELY = ("text", "question", "query", "input", "content", "message", "request", "user")
+
 
 def parse(
     file: BinaryIO,
@@ -187,12 +189,20 @@ def _texts(
     data: dict[str, Any] = {}
     for field, name in wanted.items():
         found = fields.get(field)
-        problem = _text_problem(found) if field in fields else "missing"
+        problem = _text_problem(found) if field in fields else "missing" + _meant(name, fields)
         if problem:
             errors.append(LineError(line, field, problem))
         else:
             data[name] = str(found)
     return data
+
+
+def _meant(name: str, fields: Fields) -> str:
+    """What to do about a missing instruction, if another field is called as those often are."""
+    near = [one for one in _LIKELY if _text_problem(fields.get(one)) is None]
+    if name != "instruction" or not near:
+        return ""
+    return f"; if it is in {near[0]!r}: column={near[0]} (--column {near[0]})"
 
 
 def _optional_text(line: int, fields: Fields, name: str, errors: list[LineError]) -> dict[str, str]:

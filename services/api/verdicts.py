@@ -10,8 +10,8 @@ from sqlalchemy import select
 from selftaught.contracts import Latency, OrderVerdict, Page, VerdictOut, VerdictTrace
 from selftaught.database import transaction
 from selftaught.database.tables import LoggedVerdict, ModelVersion
-from selftaught.http import problem_docs
-from services.api import problems, views
+from selftaught.http import Refused, problem_docs
+from services.api import views
 from services.api.deps import LARGEST, Cursor, Limit, Time
 
 VerdictId = Annotated[
@@ -66,7 +66,12 @@ def get_verdict(verdict_id: VerdictId) -> VerdictTrace:
     with transaction() as session:
         row = session.get(LoggedVerdict, verdict_id)
         if row is None:
-            raise problems.not_found("verdict", verdict_id)
+            detail = (
+                f"there is no verdict {verdict_id!r} in the log; answers are kept only while "
+                "SELFTAUGHT_VERDICT_LOG, which is off by default, is hashes or texts where the "
+                "evaluators run (docs/traffic.md)"
+            )
+            raise Refused(404, "verdict_not_found", detail)
         version = session.get_one(ModelVersion, row.version_id)
         (made_by,) = views.versions(session, [version])
         return VerdictTrace(**dict(_out(row, version)), version=made_by)

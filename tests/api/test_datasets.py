@@ -187,6 +187,34 @@ def test_bodies_that_are_no_dataset(
     assert_nothing_left()
 
 
+def test_a_file_of_another_type_is_named(client: TestClient) -> None:
+    answer = client.post("/v1/datasets", files={"file": ("my pair.png", b"x", "image/png")})
+    detail = assert_problem(answer, 415, "unsupported_format", "file")["detail"]
+    assert detail == "my pair.png: not .jsonl .ndjson .csv .txt .parquet, with or without .gz"
+
+
+@pytest.mark.parametrize(
+    ("body", "column", "message"),
+    [
+        (
+            '{"text": "a", "id": "1"}',
+            "",
+            "missing; if it is in 'text': column=text (--column text)",
+        ),
+        ('{"text": "a"}', "ask", "missing; if it is in 'text': column=text (--column text)"),
+        ('{"text": 1, "source": "a"}', "", "missing"),
+    ],
+)
+def test_a_field_that_may_be_the_instruction_is_named(
+    client: TestClient, body: str, column: str, message: str
+) -> None:
+    query = {"column": column} if column else {}
+    media = {"content-type": "application/x-ndjson"}
+    answer = client.post("/v1/datasets", content=body, headers=media, params=query)
+    (error,) = assert_problem(answer, 422, "invalid_dataset")["errors"]
+    assert error == {"line": 1, "field": column or "instruction", "message": message}
+
+
 def test_a_form_that_ends_early(client: TestClient) -> None:
     body = "--xx\r\nContent-Disposition: form-data; name=file; filename=d.txt\r\n\r\nhello\r\n"
     headers = {"content-type": "multipart/form-data; boundary=xx"}

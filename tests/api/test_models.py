@@ -85,7 +85,10 @@ def test_history_and_rollback(client: TestClient) -> None:
     assert once.json()["version"] == "m:2" and once.headers["etag"] == '"4"'
     assert client.post(undo).json()["version"] == "m:1"  # not forward to 3 again
     body = assert_problem(client.post(undo), 409, "nothing_to_roll_back_to")
-    assert body["detail"].endswith(" is m:1, and nothing was before m:1")
+    assert body["detail"] == (
+        "m:1 was the first version of m:production, and every later move is undone; to name "
+        "another version promote it"
+    )
     out = client.get(PRODUCTION).json()
     assert out["revision"] == 5
     moves = [(m["revision"], m["version"], m["reason"]) for m in out["history"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gzip
 import json
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typer.testing import CliRunner, Result
 from selftaught.artifacts import hash_folder
 from selftaught.cli import app
 from selftaught.database import transaction
-from selftaught.database.tables import Job, ModelVersion
+from selftaught.database.tables import Job, LoggedVerdict, ModelVersion
 from selftaught.settings import get_settings
 from tests.api.helpers import add_versions
 from tests.cli.conftest import Gateway
@@ -100,7 +101,7 @@ def test_a_job_from_files_with_settings(gateway: Gateway, here: Here, tmp_path: 
     )  # fmt: skip
     job_id = done.stdout.strip()
     assert done.stderr.endswith(f"watch it: selftaught jobs watch {job_id}\n")
-    assert "note: the shipped model knows letter puzzles only" in done.stderr
+    assert "note: the shipped model knows letter puzzles and nothing else; if your" in done.stderr
     job = gateway.get(f"/v1/jobs/{job_id}")
     assert (job["model"], job["recipe"]["name"], job["recipe"]["iterations"]) == ("m", "mine", 2)
     assert job["recipe"]["curate"]["label"] == "majority"
@@ -141,6 +142,7 @@ def test_what_is_wrong_with_a_job(here: Here, arguments: list[str], code: int, s
         (["--set", "train.stepz=1"], "train.stepz: unknown setting; did you mean train.steps?"),
         (["--set", "judge.samples=0"], "judge.samples: "),
         (["--recipe", "nobody"], "`selftaught recipes list` shows them"),
+        (["--model", "My Judge"], "error: model: not a name: lower case letters, digits and . _ -"),
         (["--labelled", "gone.jsonl"], "there is no file gone.jsonl"),
     ],
 )
@@ -158,7 +160,10 @@ def test_what_went_up_for_nothing_is_named(gateway: Gateway, here: Here, tmp_pat
     done = here("jobs", "create", "--dataset", "rows.txt", code=1)
     (dataset,) = (one["id"] for one in gateway.get("/v1/datasets")["data"])
     assert f"the upload stays as {dataset}: pass --dataset {dataset} next time\n" in done.stderr
-    assert "(422 dataset_too_small)" in done.stderr
+    assert "(422 dataset_too_small)" in done.stderr and "upload more (422" in done.stderr
+    (tmp_path / "rows.txt").write_text("".join(f"say {n}\n" for n in range(40)))
+    done = here("jobs", "create", "--dataset", "rows.txt", code=1)
+    assert "or set fewer aside (--set validate.instructions=10 of the CLI)" in done.stderr
 
 
 def test_what_can_be_asked_of_a_job(gateway: Gateway, here: Here) -> None:
@@ -268,8 +273,79 @@ def test_a_verdict_and_its_probability_say_the_same(
 
     likely = {"a": 0.51, "b": 0.49, "tie": 0.0}
     found = {"verdict": verdict, "probability": likely, "orders": [], "orders_agree": agree}
-    judge.tell({**found, "model": "m:1", "latency": {"total": 1}})
+    judge.tell({**found, "id": "vdt_1", "model": "m:1", "latency": {"total": 1}})
     assert capsys.readouterr().out == said
+
+
+def test_which_version_gave_a_verdict(gateway: Gateway, here: Here) -> None:
+    assert here("verdicts", "list").stderr.startswith("none is logged: the log is off unless")
+    refused = here("verdicts", "show", "vdt_none", code=1).stderr
+    assert "there is no verdict 'vdt_none' in the log" in refused
+    assert "SELFTAUGHT_VERDICT_LOG" in refused
+    add_versions("m", [0, 1], latest=1)
+    log_verdict("m", 1)
+    line = here("verdicts", "list", "--model", "m").stdout.split("\t")
+    assert line[:5] == ["vdt_1", "m:1", "m:latest", "A", "1.0"]
+    assert here("verdicts", "list", "--version", "0").output == ""
+    shown = here("verdicts", "show", "vdt_1").stdout
+    assert "version       m:1\n" in shown and "asked as      m:latest\n" in shown
+    for arguments, found in (
+        (("show", "vdt_1"), gateway.get("/v1/verdicts/vdt_1")),
+        (("list",), gateway.get("/v1/verdicts")["data"]),
+    ):
+        assert json.loads(here("verdicts", *arguments, "--json").stdout) == found
+
+
+def log_verdict(model: str, number: int) -> None:
+    """The answer vdt_1 to somebody who asked for latest."""
+    with transaction() as session:
+        version = session.query(ModelVersion).filter_by(model=model, number=number).one()
+        session.add(
+            LoggedVerdict(
+                id="vdt_1",
+                created_at=dt.datetime.now(dt.UTC),
+                version_id=version.id,
+                alias=f"{model}:latest",
+                template="smallworld",
+                template_sha256="0" * 64,
+                verdict="A",
+                confidence=1.0,
+                orders_agree=True,
+                orders=[],
+                votes=1,
+                parse_failures=0,
+                prompt_tokens=2,
+                completion_tokens=2,
+                cached=False,
+                total_seconds=0.1,
+                queue_seconds=0.0,
+                engine_seconds=0.1,
+                content_sha256="0" * 64,
+            )
+        )
+
+
+def test_a_verdict_tells_its_id_and_whose_letters_a_text_has(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from selftaught.cli import judge
+
+    text = "B is longer. [[B]]"
+    orders = [
+        {"order": "AB", "verdict": "A", "reasoning": "so it is [[A]]"},
+        {"order": "BA", "verdict": "A", "reasoning": text},
+    ]
+    told = {"verdict": "A", "probability": None, "orders_agree": True, "id": "vdt_1"}
+    told |= {"model": "m:1", "latency": {"total": 0.234}}
+    judge.tell({**told, "orders": orders})
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1:] == [
+        "AB: A  so it is [[A]]",
+        f"BA (shown swapped; A in its text is B here): A  {text}",
+    ]
+    assert err == "m:1, 0.23 s, vdt_1\n"
+    judge.tell({**told, "orders": [{"order": "BA", "verdict": "A"}]})
+    assert capsys.readouterr().out.splitlines()[1:] == ["BA (shown swapped): A"]
 
 
 def test_the_audit_log_names_commands_and_what_was_made(gateway: Gateway, here: Here) -> None:

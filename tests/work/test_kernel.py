@@ -20,7 +20,7 @@ from selftaught.inference import EngineUnavailable
 from selftaught.keeping import erase
 from selftaught.work import control, kernel, planning, relay
 from selftaught.work.kernel import JobFailure, Lease, LeaseLost, Result
-from selftaught.work.worker import run_one
+from selftaught.work.worker import Handler, run_one
 from tests.conftest import Servers
 from tests.work.helpers import (
     HANDLERS,
@@ -244,6 +244,28 @@ def test_a_stage_without_input_fails_the_job_and_says_which() -> None:
     assert failed.error is not None
     assert failed.error["code"] == "no_usable_rows"
     assert "'train'" in failed.error["detail"]
+
+
+def test_a_seed_that_cannot_judge_is_told_in_figures() -> None:
+    def judge(lease: Lease) -> Result:
+        return Result(
+            counts={"judgments_sampled": 1500, "judgments_right": 8},
+            artifact=publish_rows("judgments", lease.path("judge"), [{"n": 0}]),
+        )
+
+    def curate(lease: Lease) -> Result:
+        counts = {"inputs": 16, "dropped_none_right": 9, "dropped_other_order": 5}
+        return Result(counts={**counts, "dropped_disagree": 2}, artifact=_empty(lease))
+
+    job_id = make_job(curate={"agree": True})
+    drain(job_id, {**HANDLERS, "judge": Handler(judge), "curate": Handler(curate)})
+    error = job(job_id).error
+    assert error is not None
+    assert error["detail"] == (
+        "iteration 1: the stage before 'train' left no usable rows: 32 of 6,000 judgments were "
+        "right, and 1 of 8 pairs had right ones in both orders. A seed that cannot judge these "
+        "prompts is to be replaced: docs/how-to/own-model.md"
+    )
 
 
 def _empty(lease: Lease):  # type: ignore[no-untyped-def]
