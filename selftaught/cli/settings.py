@@ -67,15 +67,21 @@ def check(
 ) -> None:
     """See that the settings can be right, before anything is uploaded for them.
 
-    Raises ApiError for an unknown recipe, ValidationError. Names inside a recipe (base models,
-    templates) are known to the gateway alone.
+    Raises ApiError for an unknown recipe, Failed for an unknown base model, ValidationError. Other
+    names inside a recipe (templates, endpoints) the gateway alone looks up.
     """
     from selftaught.contracts import JobIn, Recipe
     from selftaught.recipes import merge
 
     JobIn(dataset="ds_", model=model)
     raw = client.call("GET", at("recipes", recipe)) if isinstance(recipe, str) else recipe
-    Recipe.model_validate(merge(raw, overrides))
+    wanted = Recipe.model_validate(merge(raw, overrides)).base_model
+    known = [one.name for one in client.recipes.base_models()]
+    if wanted not in known:
+        raise Failed(
+            f"unknown base model {wanted!r}; known: {', '.join(known)}",
+            "a folder in the gateway's <home>/models is one: docs/how-to/own-model.md",
+        )
 
 
 def shown(value: Any) -> str:

@@ -69,6 +69,14 @@ class VersionFile(BaseModel):
     url: str = Field(description="Where to get it.")
 
 
+class BaseModelOut(BaseModel):
+    """A model that jobs may begin from and registrations may name."""
+
+    model_config = example(name="smallworld")
+
+    name: str = Field(description="What `base_model` of a recipe calls it.")
+
+
 class ModelOut(BaseModel):
     """A name, its versions, and what its aliases mean now."""
 

@@ -55,6 +55,7 @@ RULES: dict[str, Rule] = {
     "GET /v1/jobs/{job_id}/data/{iteration}/{name}": "read",
     "GET /v1/recipes": "read",
     "GET /v1/recipes/{name}": "read",
+    "GET /v1/base-models": "read",
     "POST /v1/templates": "write",
     "GET /v1/templates": "read",
     "GET /v1/templates/{name}": "read",

@@ -133,6 +133,7 @@ ASKS: dict[str, list[Ask]] = {
         Ask("/v1/jobs/<job>/data/0/select?format=parquet"),
     ],
     "GET /v1/recipes": [Ask("/v1/recipes")],
+    "GET /v1/base-models": [Ask("/v1/base-models")],
     "GET /v1/recipes/{name}": [Ask("/v1/recipes/<template>")],
     "POST /v1/templates": [
         Ask(

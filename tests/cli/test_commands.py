@@ -143,6 +143,7 @@ def test_what_is_wrong_with_a_job(here: Here, arguments: list[str], code: int, s
         (["--set", "judge.samples=0"], "judge.samples: "),
         (["--recipe", "nobody"], "`selftaught recipes list` shows them"),
         (["--model", "My Judge"], "error: model: not a name: lower case letters, digits and . _ -"),
+        (["--set", "base_model=lama"], "unknown base model 'lama'; known: smallworld"),
         (["--labelled", "gone.jsonl"], "there is no file gone.jsonl"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from selftaught.client._async.transport import AsyncTransport
 from selftaught.client.answers import url
-from selftaught.contracts import Recipe, TemplateOut
+from selftaught.contracts import BaseModelOut, Recipe, TemplateOut
 
 
 class AsyncRecipes:
@@ -23,6 +23,10 @@ class AsyncRecipes:
     async def get(self, name: str) -> Recipe:
         """A recipe's settings."""
         return await self._transport.get(Recipe, url("v1", "recipes", name))
+
+    def base_models(self) -> AsyncIterator[BaseModelOut]:
+        """All models that a recipe's `base_model` may name."""
+        return self._transport.pages(BaseModelOut, "/v1/base-models", "name")
 
 
 class AsyncTemplates:

@@ -8,7 +8,7 @@ from typing import Any
 
 from selftaught.client._sync.transport import Transport
 from selftaught.client.answers import url
-from selftaught.contracts import Recipe, TemplateOut
+from selftaught.contracts import BaseModelOut, Recipe, TemplateOut
 
 
 class Recipes:
@@ -24,6 +24,10 @@ class Recipes:
     def get(self, name: str) -> Recipe:
         """A recipe's settings."""
         return self._transport.get(Recipe, url("v1", "recipes", name))
+
+    def base_models(self) -> Iterator[BaseModelOut]:
+        """All models that a recipe's `base_model` may name."""
+        return self._transport.pages(BaseModelOut, "/v1/base-models", "name")
 
 
 class Templates:
