@@ -36,6 +36,9 @@ class Bench:
 
 
 BENCHES: dict[str, Bench] = {
+    "training": Bench("Does the trainer keep up with TRL's, and learn the same?", 16),
+    "gateway": Bench("What do keys, projects and a database cost beside a bare route?", 6),
+    "ingest": Bench("Does an upload keep up with Postgres's own bulk load?", 6),
     "growth": Bench("What grows: 1, 4 and 16 times the instructions, 1 to 100,000 jobs", 20),
     "overhead": Bench("How much of a job's time is its stages' own work?", 10),
     "leases": Bench("How many leases does this machine carry?", 6),
