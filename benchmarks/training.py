@@ -228,6 +228,8 @@ def references(found: dict[str, list[Found]]) -> str:
 
 def ours(task_file: Path) -> None:
     """Our side, in a process of its own: speed, losses and memory on standard output."""
+    # Of the extra 'qlora', which PEFT loads if it is there; TRL's environment is without it.
+    sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
     from selftaught.contracts import TrainSettings
     from selftaught.inference.local import load_model
     from services.trainer import loop, objectives
