@@ -28,8 +28,9 @@ def get_engine() -> Engine:
     engine = create_engine(
         get_settings().database_url,
         pool_pre_ping=True,
-        pool_size=10,
-        max_overflow=20,
+        # A connection beyond pool_size is closed when it is given back, and opened for the next.
+        pool_size=20,
+        max_overflow=10,
         hide_parameters=True,  # errors are logged; keys and people's texts must not be
         connect_args={"application_name": f"selftaught-{get_settings().role}"},
     )

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Float, case, cast, func, select
+from sqlalchemy import Float, Select, bindparam, case, cast, func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
@@ -66,8 +67,9 @@ class _Unknown(Exception):
     """Why the end of a job cannot be known."""
 
 
-def runs(session: Session, job_ids: Sequence[str]) -> dict[str, list[Run]]:
-    """The newest stage of each kind and state, by job; one query, a dozen rows a job."""
+@cache
+def _runs() -> Select[Any]:
+    """The query of :func:`runs`: making it takes as long as running it, so it is made once."""
     told = (
         select(Event.data)
         .where(
@@ -82,7 +84,7 @@ def runs(session: Session, job_ids: Sequence[str]) -> dict[str, list[Run]]:
     training = (Stage.kind == "train") & (Stage.state == State.RUNNING)
     lasted = func.coalesce(Stage.finished_at, func.clock_timestamp()) - Stage.created_at
     which = (Stage.job_id, Stage.kind, Stage.state)
-    query = (
+    return (
         select(
             Stage.job_id,
             Stage.kind,
@@ -94,12 +96,17 @@ def runs(session: Session, job_ids: Sequence[str]) -> dict[str, list[Run]]:
             case((training, told)),
         )
         .join(Iteration, Iteration.id == Stage.iteration_id)
-        .where(Stage.job_id.in_(job_ids))
+        .where(Stage.job_id.in_(bindparam("jobs", expanding=True)))
         .ext(distinct_on(*which))
         .order_by(*which, Iteration.number.desc())
     )
+
+
+def runs(session: Session, job_ids: Sequence[str]) -> dict[str, list[Run]]:
+    """The newest stage of each kind and state, by job; one query, a dozen rows a job."""
     found: dict[str, list[Run]] = {job_id: [] for job_id in job_ids}
-    for job_id, kind, state, number, chunks, done, seconds, step in session.execute(query):
+    rows = session.execute(_runs(), {"jobs": list(job_ids)})
+    for job_id, kind, state, number, chunks, done, seconds, step in rows:
         run = Run(kind, state, number, chunks, done, seconds, *_steps(step))
         found[job_id].append(run)
     return found
