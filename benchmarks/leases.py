@@ -8,7 +8,8 @@ SELFTAUGHT_HEARTBEAT_SECONDS (5), and at every number 20 of them a second finish
 another: the kernel's announcement through Redis, a claim, the result with an artifact's row, an
 event. Each job has 32 of them. Simulated workers are 16 threads in two processes, and these,
 Postgres, Redis and the relay share the machine. Then 16 workers whose work takes no time, on 16
-jobs and on one: every chunk of a job locks that job's row.
+jobs and on one: every chunk of a job locks that job's row, and messages of many jobs come 32 of a
+job at a time, so that workers meet at the same row in both.
 """
 
 from __future__ import annotations
