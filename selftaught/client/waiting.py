@@ -10,8 +10,10 @@ from selftaught.client.errors import ApiError
 
 ENDED = frozenset({"succeeded", "completed", "failed", "cancelled"})
 """States of work that is over, of jobs and batches alike."""
+FIRST_PAUSE = 0.1
+"""Seconds between two looks, at first; short work is seen to end soon."""
 PAUSE = 0.5
-"""Seconds between two looks, at first."""
+"""The same after five seconds."""
 LONGEST_PAUSE = 5.0
 GONE_SECONDS = 300.0
 """So long the gateway may be gone before who waits is told."""
@@ -37,9 +39,13 @@ class Watch:
             raise error
 
     def pause(self) -> float:
-        """Seconds until the next look: 2 % of the time waited so far. Raises TimeoutError."""
+        """Seconds until the next look: 10 % of the time waited so far up to PAUSE, then 2 %.
+
+        Raises TimeoutError.
+        """
         waited = time.monotonic() - self._begun
-        pause = min(max(PAUSE, waited / 50), LONGEST_PAUSE)
+        soon = min(max(FIRST_PAUSE, waited / 10), PAUSE)
+        pause = min(max(soon, waited / 50), LONGEST_PAUSE)
         if self._timeout is None:
             return pause
         if waited >= self._timeout:
