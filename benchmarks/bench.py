@@ -42,7 +42,7 @@ BENCHES: dict[str, Bench] = {
     "growth": Bench("What grows: 1, 4 and 16 times the instructions, 1 to 100,000 jobs", 20),
     "overhead": Bench("How much of a job's time is its stages' own work?", 10),
     "leases": Bench("How many leases does this machine carry?", 6),
-    "judging": Bench("Does judging a benchmark keep up with RewardBench and Prometheus, and agree?", 15),
+    "judging": Bench("Does judging a benchmark keep up with the runners, and agree?", 15),
 }
 
 
