@@ -87,6 +87,7 @@ from selftaught.contracts.jobs import (
     JobKind,
     JobOut,
     JobProgress,
+    JobResult,
     ManifestOut,
     StageOut,
 )
@@ -257,6 +258,7 @@ __all__ = [
     "JobKind",
     "JobOut",
     "JobProgress",
+    "JobResult",
     "JudgeDelta",
     "JudgeIn",
     "JudgeOut",

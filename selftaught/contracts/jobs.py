@@ -83,6 +83,17 @@ class JobProgress(BaseModel):
     )
 
 
+class JobResult(BaseModel):
+    """What a job has come to so far: the version that its gate promoted last, against the seed."""
+
+    version: str | None = Field(description="name:number; null once it is deleted.")
+    iteration: int = Field(description="Which one made it; 0 is the seed: nothing passed the gate.")
+    strict_accuracy: float | None = Field(
+        description="Share of the job's held-out pairs that it is right on in both orders."
+    )
+    seed_strict_accuracy: float | None = Field(description="The seed's, on the same pairs.")
+
+
 class JobOut(BaseModel):
     """A job: how far it is, and everything that it was asked to do."""
 
@@ -105,6 +116,12 @@ class JobOut(BaseModel):
             "chunks_done": 6,
             "eta_seconds": 168.2,
             "eta_basis": "every stage takes as long as it last did",
+        },
+        result={
+            "version": "tour:1",
+            "iteration": 1,
+            "strict_accuracy": 0.8036,
+            "seed_strict_accuracy": 0.3571,
         },
         error=None,
         created_at="2026-11-27T09:01:00Z",
@@ -130,6 +147,9 @@ class JobOut(BaseModel):
     current_iteration: int | None = Field(description="The newest one; 0 scores the seed.")
     iterations_done: int = Field(description="Iterations that have succeeded, without 0.")
     progress: JobProgress = Field(description="How far it is, and when it may end.")
+    result: JobResult | None = Field(
+        None, description="Of kind 'loop', once its seed is scored; null before and of other kinds."
+    )
     error: Problem | None = Field(description="Why it failed.")
     created_at: dt.datetime = Field(description="When it was posted.")
     started_at: dt.datetime | None = Field(description="When its first work began.")

@@ -30,6 +30,7 @@ from selftaught.contracts import (
     JobKind,
     JobOut,
     JobProgress,
+    JobResult,
     ModelOut,
     Problem,
     PromotionOut,
@@ -91,7 +92,7 @@ def dataset(row: Dataset, artifact: Artifact) -> DatasetOut:
 
 
 def jobs(session: Session, rows: Sequence[Job]) -> list[JobOut]:
-    """Jobs with their progress: two queries for all of them."""
+    """Jobs with their progress and results: three queries for all of them."""
     done = func.count().filter(Iteration.state == State.SUCCEEDED, Iteration.number > 0)
     query = (
         select(Iteration.job_id, func.max(Iteration.number), done)
@@ -102,13 +103,48 @@ def jobs(session: Session, rows: Sequence[Job]) -> list[JobOut]:
         job_id: (newest, n) for job_id, newest, n in session.execute(query)
     }
     found = progress.runs(session, [row.id for row in rows])
+    results = _results(session, [row.id for row in rows if row.kind == "loop"])
     return [
-        _job(row, numbers.get(row.id, (None, 0)), progress.progress(row, found[row.id]))
+        _job(
+            row,
+            numbers.get(row.id, (None, 0)),
+            progress.progress(row, found[row.id]),
+            results.get(row.id),
+        )
         for row in rows
     ]
 
 
-def _job(row: Job, numbers: tuple[int | None, int], far: JobProgress) -> JobOut:
+def _results(session: Session, job_ids: Sequence[str]) -> dict[str, JobResult]:
+    """Of each job whose seed is scored, by what its gates found: one query."""
+    query = (
+        select(
+            Stage.job_id,
+            Iteration.number,
+            ModelVersion,
+            Stage.metrics["promoted"].as_boolean(),
+            Stage.metrics[(HELDOUT, "strict_accuracy")].as_float(),
+        )
+        .join(Iteration, Iteration.id == Stage.iteration_id)
+        .outerjoin(ModelVersion, ModelVersion.id == Iteration.version_id)
+        .where(Stage.job_id.in_(job_ids), Stage.kind == "gate", Stage.state == State.SUCCEEDED)
+        .order_by(Iteration.number)
+    )
+    found: dict[str, JobResult] = {}
+    for job_id, number, version, promoted, accuracy in session.execute(query):
+        if number == 0 or promoted:
+            found[job_id] = JobResult(
+                version=version.ref if version is not None else None,
+                iteration=number,
+                strict_accuracy=accuracy,
+                seed_strict_accuracy=found[job_id].seed_strict_accuracy if number else accuracy,
+            )
+    return found
+
+
+def _job(
+    row: Job, numbers: tuple[int | None, int], far: JobProgress, result: JobResult | None
+) -> JobOut:
     newest, done = numbers
     return JobOut(
         id=row.id,
@@ -121,6 +157,7 @@ def _job(row: Job, numbers: tuple[int | None, int], far: JobProgress) -> JobOut:
         current_iteration=newest,
         iterations_done=done,
         progress=far,
+        result=result,
         error=Problem.model_validate(row.error) if row.error else None,
         created_at=row.created_at,
         started_at=row.started_at,

@@ -11,10 +11,11 @@ from starlette.testclient import TestClient
 from selftaught import tenancy
 from selftaught.artifacts import publish_rows
 from selftaught.database import get_engine, transaction
-from selftaught.database.tables import Chunk, Iteration, Job, Outbox, Stage
+from selftaught.database.tables import Chunk, Iteration, Job, ModelVersion, Outbox, Stage
+from selftaught.ids import new_id
 from selftaught.work.kernel import JobFailure, Lease, Result
 from tests.api.conftest import assert_problem
-from tests.api.helpers import RECIPE, post_job, upload, upload_labelled
+from tests.api.helpers import RECIPE, add_versions, post_job, upload, upload_labelled
 from tests.work import helpers
 
 
@@ -193,6 +194,49 @@ def test_a_page_is_read_from_an_index(client: TestClient, query: str) -> None:
         for table in ("iterations", "stages", "chunks", "events"):
             plan = [line for (line,) in raw.exec_driver_sql(f"EXPLAIN SELECT * FROM {table}")]
             assert not [line for line in plan if "hashed" in line], plan
+
+
+def test_a_job_says_what_it_has_come_to(client: TestClient) -> None:
+    """The version that the gate promoted last, against the seed; before it is scored, nothing."""
+    dataset = upload(client)
+    job, other = (post_job(client, dataset).json()["id"] for _ in range(2))
+    add_versions("tiny", [0, 1, 2])
+    gates = [(0, 0.4, True), (1, 0.6, True), (2, 0.7, False)]
+
+    def results() -> list[Any]:
+        rows = client.get("/v1/jobs").json()["data"]
+        return [row["result"] for row in sorted(rows, key=lambda row: row["id"] != job)]
+
+    assert results() == [None, None]
+    assert client.get(f"/v1/jobs/{other}").json()["result"] is None
+    for expected, gate in zip((0, 1, 1), gates, strict=True):
+        add_gate(job, *gate)
+        seed, best = gates[0], gates[expected]
+        result = {
+            "version": f"tiny:{expected}",
+            "iteration": expected,
+            "strict_accuracy": best[1],
+            "seed_strict_accuracy": seed[1],
+        }
+        assert results() == [result, None]
+        assert client.get(f"/v1/jobs/{job}").json()["result"] == result
+
+
+def add_gate(job: str, number: int, accuracy: float, promoted: bool) -> None:
+    """An iteration whose gate has found this about the version of its number."""
+    with transaction() as session:
+        made = select(Iteration).where(Iteration.job_id == job, Iteration.number == number)
+        iteration = session.scalar(made)
+        if iteration is None:
+            iteration = Iteration(id=new_id("it"), job_id=job, number=number, state="succeeded")
+            session.add(iteration)
+        version = select(ModelVersion.id).where(ModelVersion.number == number)
+        iteration.version_id = session.scalars(version).one()
+        session.flush()
+        stage = Stage(id=new_id("st"), job_id=job, iteration_id=iteration.id, kind="gate")
+        stage.state, stage.position, stage.chunks = "succeeded", 9, 1
+        stage.metrics = {"heldout": {"n": 10, "strict_accuracy": accuracy}, "promoted": promoted}
+        session.add(stage)
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "state=odd"])

@@ -37,6 +37,10 @@ def test_the_overview_says_what_was_learned(
     trained = page.locator(".learned li", has_text="against the seed")
     for at in range(trained.count()):
         expect(trained.nth(at)).to_contain_text(verdict)
+    halves = page.locator(".learned li", has_text="choose the checkpoint")
+    expect(halves.get_by_role("link", name="see Data")).to_have_attribute(
+        "href", f"#/jobs/{done['id']}?tab=data"
+    )
     rows = page.get_by_role("region", name="Iterations, newest first").get_by_role("row")
     expect(rows).to_have_count(1 + 3)
     expect(rows.nth(1)).to_contain_text("shown:2")
@@ -84,6 +88,11 @@ def test_data_counts_from_rows_to_examples(
         return found.filter(has_text=name).locator(".bar-value")
 
     expect(bar("Uploaded rows", "Uploaded rows")).to_have_text("100")
+    held, choose, gate = (
+        int(bar("Uploaded rows", name).inner_text())
+        for name in ("Held-out pairs", "choose the checkpoint", "for the gate")
+    )
+    assert choose + gate == held and 0 <= choose - gate <= 1
     expect(bar("Instructions become pairs", "Instructions")).to_have_text("32")
     sampled, right = counts["judgments_sampled"], counts["judgments_kept"]
     judged = page.get_by_role("table", name="The judge is sampled")
@@ -161,8 +170,18 @@ def test_a_new_job_is_checked_started_and_followed(
 ) -> None:
     page.goto("/")
     page.get_by_role("link", name="New job").click()
-    page.get_by_label("Instructions", exact=True).first.select_option(done["dataset"])
+    few = page.get_by_text("It has 100 rows, and 400 are held out")
+    dataset = page.get_by_label("Dataset", exact=True)
+    dataset.select_option(done["dataset"])
+    expect(dataset.locator("option:checked")).to_have_text(
+        re.compile(rf"^instructions\.jsonl \(100 rows, .* ago, …{done['dataset'][-6:]}\)$")
+    )
+    expect(few).to_be_visible()  # before anything is sent
     clean(page)
+    page.get_by_label("Held out").fill("30")
+    expect(few).to_have_count(0)
+    page.get_by_label("Held out").fill("")
+    expect(few).to_be_visible()
     page.get_by_label("Model").fill("Not A Name")
     page.get_by_label("Iterations").fill("99")
     settings = page.get_by_label("Other settings, as JSON")
@@ -173,6 +192,7 @@ def test_a_new_job_is_checked_started_and_followed(
     refused.add(422)
     given = {key: value for key, value in TINY.items() if key != "iterations"}
     settings.fill(json.dumps(given))
+    expect(few).to_have_count(0)  # by what is said as JSON, too
     start.click()
     expect(page.locator(".field.wrong").filter(has_text="Model")).to_be_visible()
     page.get_by_label("Model").fill("followed")
@@ -237,8 +257,13 @@ def test_a_failed_job_says_why_and_whose_fault_it_is(
     told = job.model_dump(mode="json")
     open_job(page, told)
     expect(page.get_by_role("alert")).to_contain_text("nan_loss")
-    expect(page.get_by_text("What it was given is at fault.")).to_be_visible()
+    expect(page.get_by_text("What it was given is at fault.")).to_contain_text("have to change")
+    expect(page.get_by_role("link", name="A new job")).to_have_attribute(
+        "href", f"#/jobs/new?dataset={done['dataset']}"
+    )
     expect(page.get_by_role("button", name="Retry")).to_be_visible()
+    never = page.get_by_role("region", name="Each stage").get_by_role("row", name="gate")
+    expect(never.get_by_role("progressbar")).to_have_count(0)
     clean(page)
     for tab in ("quality", "data", "training", "cost", "events"):
         open_job(page, told, tab)
@@ -278,6 +303,27 @@ def test_a_key_that_may_only_read_starts_and_steers_nothing(
     page.goto("/#/jobs/new")
     expect(page.get_by_text("This key may not start jobs")).to_be_visible()
     clean(page)
+
+
+def test_the_list_says_what_jobs_came_to(
+    page: Page, api: Client, done: dict[str, Any], clean: Clean
+) -> None:
+    result = api.jobs.get(done["id"]).result
+    assert result is not None and result.strict_accuracy is not None
+    page.goto("/#/?model=shown&kind=loop")
+    row = page.get_by_role("row").filter(has_text=done["id"])
+    expect(row).to_contain_text("loop: quickstart on instructions.jsonl")
+    expect(row.get_by_role("link", name=str(result.version))).to_be_visible()
+    expect(row).to_contain_text(f"{100 * result.strict_accuracy:.1f} %")
+    clean(page)
+    page.set_viewport_size({"width": 390, "height": 844})
+    for told in (row.get_by_text("succeeded"), row.get_by_role("progressbar")):
+        expect(told).to_be_in_viewport()
+    region = page.get_by_role("region", name="Jobs, newest first")
+    assert region.evaluate("one => one.scrollWidth <= one.clientWidth")  # nothing is to the side
+    expect(page.get_by_label("State")).to_be_hidden()
+    page.get_by_role("button", name="Filter (2 set)").click()
+    expect(page.get_by_label("State")).to_be_visible()
 
 
 def test_a_job_that_is_not_there(page: Page, refused: set[int], clean: Clean) -> None:

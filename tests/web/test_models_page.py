@@ -124,6 +124,48 @@ def test_a_branch_has_its_own_rail(page: Page) -> None:
     assert lanes == [2, [[4, 0, 0], [3, 1, 1], [2, 2, 1], [1, 3, 0], [0, 4, 0]]]
 
 
+def test_only_a_rollback_is_called_one(page: Page) -> None:
+    """A move to an older version by a gate or by hand is none: the history's reason says which."""
+    page.goto("/")
+    told = page.evaluate(
+        """async () => {
+          const { fallen } = await import("/web/pages/models/registry.js");
+          const latest = (...moves) => {
+            const history = moves.map(([number, reason]) => ({ version: `m:${number}`, reason }));
+            return { version: history[0].version, history };
+          };
+          const up = [[1, "gate of job_2"], [0, "gate of job_1"]];
+          return [
+            fallen(latest([0, "rollback"], ...up), "m:1"),
+            fallen(latest([0, "gate of job_3"], ...up), "m:1"),
+            fallen(latest(...up), "m:0"),
+            fallen(latest(...up), "m:1"),
+            fallen(latest(...up), "m:2"),
+          ];
+        }"""
+    )
+    assert told == [
+        {"told": "rolled back to :0", "kind": "warn"},
+        {"told": "replaced by :0", "kind": "dim", "why": "gate of job_3"},
+        {"told": "replaced by :1", "kind": "dim", "why": "gate of job_2"},
+        None,
+        None,
+    ]
+
+
+def test_a_line_breaks_between_the_pairs_of_two_jobs(
+    page: Page, done: dict[str, Any], stack: Stack
+) -> None:
+    page.goto("/#/models/shown")
+    lines = page.locator("figure", has_text="Strict accuracy by version").locator(".line")
+    expect(lines.first).to_have_attribute("d", re.compile(r"^M[^M]*$"))  # of one job
+    seed(stack.database_url, "jobs", 8)  # the seed's, and two others' of five and two versions
+    page.goto("/#/models/jobs")
+    expect(lines).to_have_count(2)
+    expect(lines.nth(0)).to_have_attribute("d", re.compile(r"^M[^M]*M[^M]*M[^M]*$"))
+    expect(lines.nth(1)).to_have_attribute("d", re.compile(r"^M[^M]*$"))  # labelled pairs: of all
+
+
 def test_the_gate_refuses_and_a_key_forces(
     page: Page, api: Client, gated: str, refused: set[int], clean: Clean, shot: Shot
 ) -> None:
@@ -132,6 +174,7 @@ def test_the_gate_refuses_and_a_key_forces(
     page.goto(f"/#/models/{gated}")
     page.get_by_role("button", name=f"Promote {gated}:1").click()
     form = dialog(page, f"Promote {gated}:1")
+    expect(form).to_contain_text(f"at least as good as {gated}:0")
     form.get_by_role("button", name="Ask the gate").click()
     expect(form.get_by_text("The gate refuses.")).to_be_visible(timeout=PATIENCE)
     expect(form.get_by_role("listitem").filter(has_text="margin")).to_contain_text("failed")

@@ -33,6 +33,8 @@ def test_two_versions_are_asked(
         for shown in ("A shown first", "B shown first"):
             order = page.get_by_role("group", name=f"{version}, {shown}")
             expect(order.locator(".reasoning")).not_to_be_empty()
+            swapped = order.get_by_text("A and B are swapped: [[B]] is your A")
+            expect(swapped).to_have_count(int(shown == "B shown first"))
         expect(card.get_by_text("Confidence")).to_be_visible()
     expect(page.locator(".between")).to_contain_text("shown:2")
     clean(page)

@@ -26,6 +26,9 @@ def test_the_operator_sees_what_it_is_doing(
     expect(health.get_by_text("ok", exact=True)).to_have_count(3)
     jobs = page.get_by_role("region", name="Jobs by state")
     expect(jobs.get_by_text("succeeded")).to_be_visible()
+    expect(jobs.get_by_text("Database")).to_have_count(0)
+    signs = page.get_by_role("region", name="Leases, engines, database")
+    expect(signs.get_by_text("Database")).to_be_visible()
     expect(page.get_by_role("region", name="Usage")).to_contain_text("Tokens today")
     expect(page.get_by_role("region", name="Engines")).to_contain_text("No engine nodes")
     clean(page)
@@ -57,6 +60,8 @@ def test_who_did_what_is_found(page: Page, api: Client, clean: Clean, shot: Shot
         auditor.keys.revoke(made.id)
     page.goto("/#/audit")
     expect(page.get_by_role("heading", name="Audit log", level=1)).to_be_visible()
+    when = page.get_by_role("table").get_by_role("rowheader").first
+    expect(when).to_have_text(re.compile(r", \d\d:\d\d:\d\d$"))
     clean(page)
     shot(page, "audit")
     page.get_by_label("Who").fill("auditor")
@@ -89,6 +94,7 @@ def test_a_verdict_leads_to_the_version_that_gave_it(
     page.goto("/#/verdicts?model=shown&version=1")
     line = page.get_by_role("table").get_by_role("row").last
     expect(line.get_by_role("link", name="shown:1")).to_be_visible()
+    expect(line.get_by_role("rowheader")).to_have_text(re.compile(r", \d\d:\d\d:\d\d$"))
     clean(page)
     shot(page, "verdicts")
     page.get_by_label("One verdict").fill(answer.id)
@@ -96,4 +102,12 @@ def test_a_verdict_leads_to_the_version_that_gave_it(
     expect(page.get_by_role("heading", name=answer.id, level=1)).to_be_visible()
     expect(page.get_by_role("region", name="The texts")).to_contain_text("sort a b c")
     expect(page.get_by_role("link", name=done["id"])).to_be_visible()
+    clean(page)
+
+
+def test_an_empty_verdict_log_says_how_it_is_set(page: Page, clean: Clean) -> None:
+    nothing = {"object": "list", "data": [], "has_more": False}
+    page.route("**/v1/verdicts?*", lambda route: route.fulfill(json=nothing))
+    page.goto("/#/verdicts")
+    expect(page.get_by_text("SELFTAUGHT_VERDICT_LOG=hashes")).to_be_visible()
     clean(page)

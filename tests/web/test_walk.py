@@ -53,9 +53,9 @@ def test_a_judge_is_made_looked_at_asked_promoted_and_rolled_back(
 
     # Reviews: fill the queue, answer one blind.
     page.goto("/#/reviews/walked/1")
-    page.get_by_label("Your name").fill("ada")
-    page.keyboard.press("Enter")
     page.get_by_role("button", name="Fill it").click()
+    page.get_by_label("Your name").fill("ada", timeout=PATIENCE)
+    page.keyboard.press("Enter")
     expect(page.get_by_role("group", name="Response A")).to_be_visible(timeout=PATIENCE)
     page.get_by_role("heading", level=1).focus()
     page.keyboard.press("a")

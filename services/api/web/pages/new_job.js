@@ -1,7 +1,7 @@
 // A form for a new job of the loop: which instructions, which recipe, and what to change in it.
 
 import { all, get, post } from "../api.js";
-import { number } from "../parts/format.js";
+import { ago, number } from "../parts/format.js";
 import { useDeed, useLoad } from "../parts/hooks.js";
 import { Card, Empty, Facts, Field, Loaded, Page, Trouble, useMay } from "../parts/ui.js";
 import { go, to } from "../router.js";
@@ -10,14 +10,18 @@ import { html, useState } from "../vendor/preact.js";
 // Settings that are often changed: [path, label, hint].
 const COMMON = [
   ["iterations", "Iterations", "rounds that train a version"],
-  ["pair.instructions", "Instructions", "fresh ones for each iteration"],
+  ["pair.instructions", "Instructions per iteration", "fresh ones for each"],
   ["judge.samples", "Judgments", "for each pair in each order"],
   ["train.steps", "Training steps", "of each iteration"],
+  ["validate.instructions", "Held out", "rows set aside to score versions on"],
 ];
 const MAIN = [
   ["Base model", "base_model"], ["Served by", "inference"], ["Judge template", "judge.template"], ["Weights", "train.method"],
-  ["Objective", "train.objective"], ["Learning rate", "train.learning_rate"], ["Held out", "validate.instructions"],
+  ["Objective", "train.objective"], ["Learning rate", "train.learning_rate"],
 ];
+
+const HELD_OUT = "validate.instructions";
+const LONG = 40;
 
 const read = (tree, path) => path.split(".").reduce((at, name) => at?.[name], tree);
 
@@ -27,6 +31,20 @@ function write(tree, path, value) {
   let at = tree;
   for (const name of names) at = at[name] = typeof at[name] === "object" && at[name] !== null ? at[name] : {};
   at[last] = value;
+}
+
+// The settings that are given as JSON; null while they are none.
+function settings(text) {
+  try {
+    return text.trim() ? JSON.parse(text) : {};
+  } catch {
+    return null;
+  }
+}
+
+// "prompts (400 rows, 3 min ago, …8c9d0e)": names may be alike, and a select cuts what is long.
+function told({ id, name, rows, created_at: at }) {
+  return `${name.length > LONG ? `${name.slice(0, LONG)}…` : name} (${number(rows)} rows, ${ago(at)}, …${id.slice(-6)})`;
 }
 
 export default function NewJob({ query }) {
@@ -82,17 +100,20 @@ function Form({ datasets, recipes, query }) {
   }
 
   const wrong = wrongFields(error);
-  const choice = (label, name, hint, options, none) => html`<${Field} label=${label} hint=${hint} error=${wrong.take(name)}>
+  const heldOut = Number(common[HELD_OUT]) || read(settings(form.free), HELD_OUT) || read(recipe, HELD_OUT);
+  const { rows } = datasets.find((one) => one.id === form.dataset) || {};
+  const few = rows <= heldOut && `It has ${number(rows)} rows, and ${number(heldOut)} are held out: one more is needed at least. Hold out fewer below, or choose another.`;
+  const choice = (label, name, hint, options, { none, warning } = {}) => html`<${Field} label=${label} hint=${hint} error=${warning || wrong.take(name)}>
     ${(given) => html`<select ...${given} value=${form[name]} onChange=${set(name)}>
       ${none && html`<option value="">${none}</option>`}
-      ${options.map((one) => html`<option key=${one.id} value=${one.id}>${one.name} (${number(one.rows)} rows, ${one.id})</option>`)}
+      ${options.map((one) => html`<option key=${one.id} value=${one.id}>${told(one)}</option>`)}
     </select>`}
   <//>`;
   const fields = html`
     <${Card} title="Data">
       <div class="row">
-        ${choice("Instructions", "dataset", "What the judge learns on; no labels are needed.", of("instructions"))}
-        ${choice("Labelled dataset", "labelled_dataset", "Optional: every version is scored on it, none is trained on it.", of("labelled"), "none")}
+        ${choice("Dataset", "dataset", "The instructions that the judge learns on; no labels are needed.", of("instructions"), { warning: few })}
+        ${choice("Labelled dataset", "labelled_dataset", "Optional: every version is scored on it, none is trained on it.", of("labelled"), { none: "none" })}
       </div>
       <${Field} label="Model" hint=${`Name under which versions are registered; without one it is ${form.recipe}.`} error=${wrong.take("model")}>
         ${(given) => html`<input ...${given} autocomplete="off" placeholder=${form.recipe} value=${form.model} onInput=${set("model")} />`}

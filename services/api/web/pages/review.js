@@ -27,11 +27,22 @@ export default function Review({ params, query }) {
   <//>`;
 }
 
+// Whether its queue was ever filled, by the jobs that fill queues: these tell nothing of a pair.
+async function isFilled(model, version, signal) {
+  const { data, has_more: more } = await get("/v1/jobs", { kind: "review", model, limit: 100 }, signal);
+  return more || data.some((one) => one.recipe.ref === version && !["failed", "cancelled"].includes(one.state));
+}
+
 function Queue({ model, number, version }) {
   const [name, setName] = useState(reviewer.get());
   const [typed, setTyped] = useState(name);
   const mayWrite = useMay("write");
+  const filled = useLoad((signal) => (name ? true : isFilled(model, version, signal)), [version, name]);
   if (!mayWrite) return html`<${Card}><${Empty} title="This key may look, not answer"><p>Reviewing needs the scope write.</p><//><//>`;
+  if (!name && filled.data === null && !filled.error) return html`<${Loading} />`;
+  if (!name && filled.data === false) {
+    return html`<${Card}><${Empty} title="The queue is empty"><p>Fill it: a job judges pairs and draws some of them for people.</p><//><//><${FillQueue} model=${model} number=${number} onFilled=${filled.reload} first />`;
+  }
   if (!name) {
     return html`<form class="card" onSubmit=${(event) => { event.preventDefault(); reviewer.set(typed.trim()); setName(typed.trim()); }}>
       <${Field} label="Your name" hint="Any, and always the same: nobody gets a pair twice. This tab remembers it.">

@@ -79,6 +79,7 @@ export function Answer({ state, retry }) {
       const text = found?.reasoning || texts[order];
       return html`<div role="group" key=${order} class="order" aria-label=${`${asked}, ${SHOWN[order]}`}>
         <h3>${SHOWN[order]} ${found ? html`<${Chip} kind=${found.verdict === "unparsable" ? "warn" : "dim"}>${VERDICTS[found.verdict]}<//>` : html`<span class="note">writing…</span>`}</h3>
+        ${order === "BA" && text && html`<p class="note">In its text, A and B are swapped: [[B]] is your A.</p>`}
         ${text && html`<div class="reasoning"><${Text} text=${text} /></div>`}
         ${found && found.share < 1 && html`<p class="note">${percent(found.share, 0)} of its votes</p>`}
       </div>`;

@@ -20,8 +20,8 @@ export function ticks(low, high, count = 5) {
   return found;
 }
 
-// series: [{name, points: [{x, y, low, high}]}] (low and high: an interval, drawn as a band and
-// whiskers). `reference`: {y, name}, a dashed line. `told(y)` writes a value.
+// series: [{name, points: [{x, y, low, high, part}]}] (low and high: an interval, drawn as a band and
+// whiskers; part: the line breaks where it changes). `reference`: {y, name}, a dashed line. `told(y)` writes a value.
 export function LineChart({ title, x, y, series, told = String, toldX = String, reference, range }) {
   const id = useId();
   const [box, width] = useWidth(WIDTH);
@@ -41,9 +41,11 @@ export function LineChart({ title, x, y, series, told = String, toldX = String, 
   const top = (value) => HEIGHT - MARGIN.bottom - ((value - low) / (high - low || 1)) * (HEIGHT - MARGIN.top - MARGIN.bottom);
   const wholeX = xs.every(Number.isInteger);
   const marks = ticks(first, last, Math.min(width < 480 ? 5 : 8, Math.max(1, last - first))).filter((one) => !wholeX || Number.isInteger(one));
-  const path = (list) => list.map((p, at) => `${at ? "L" : "M"}${left(p.x).toFixed(1)},${top(p.y).toFixed(1)}`).join("");
-  const band = (list) =>
+  const parts = (list) => list.reduce((found, p, at) => (at && p.part === list[at - 1].part ? found.at(-1).push(p) : found.push([p]), found), []);
+  const path = (list) => parts(list).map((part) => part.map((p, at) => `${at ? "L" : "M"}${left(p.x).toFixed(1)},${top(p.y).toFixed(1)}`).join("") + (part.length === 1 ? "h0" : "")).join("");
+  const area = (list) =>
     `${list.map((p, at) => `${at ? "L" : "M"}${left(p.x).toFixed(1)},${top(p.high).toFixed(1)}`).join("")}${list.toReversed().map((p) => `L${left(p.x).toFixed(1)},${top(p.low).toFixed(1)}`).join("")}Z`;
+  const band = (list) => parts(list).map(area).join("");
   return html`<figure class="chart" ref=${box}>
     <figcaption id=${id}>${title}</figcaption>
     ${drawn.length > 1 && html`<ul class="legend">${drawn.map((one) => html`<li><span class=${`swatch s${one.at % 6}`}></span>${one.name}</li>`)}</ul>`}

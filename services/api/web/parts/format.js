@@ -5,6 +5,8 @@ const whole = new Intl.NumberFormat("en");
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
+const second = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
+
 const missing = (value) => value === null || value === undefined || Number.isNaN(value);
 
 export const number = (value) => (missing(value) ? NONE : whole.format(value));
@@ -39,6 +41,9 @@ export function duration(seconds) {
 }
 
 export const time = (text) => (text ? moment.format(new Date(text)) : NONE);
+
+// To the second, as lines of a log are told apart.
+export const exact = (text) => (text ? second.format(new Date(text)) : NONE);
 
 export function ago(text) {
   if (!text) return NONE;

@@ -13,11 +13,12 @@ export function useMore(path, query = {}, cursor = "id") {
   return useList((after) => get(path, { limit: PAGE, ...query, after }), [path, JSON.stringify(query)], (page) => page.data.at(-1)?.[cursor]);
 }
 
-// What `useMore` found, drawn by children(rows), with a button for what follows.
-export function Listed({ of, empty, children }) {
+// What `useMore` found, drawn by children(rows), with a button for what follows. `empty` and `why`: what is
+// said where there is nothing.
+export function Listed({ of, empty, why, children }) {
   if (of.rows === null) return of.error ? html`<${Trouble} error=${of.error} retry=${of.reload} />` : html`<${Loading} />`;
   return html`
-    ${of.rows.length ? children(of.rows) : html`<${Empty} title=${empty} />`}
+    ${of.rows.length ? children(of.rows) : html`<${Empty} title=${empty}>${why}<//>`}
     ${of.error && html`<${Trouble} error=${of.error} />`}
     <${More} of=${of}>Show more<//>
   `;

@@ -75,14 +75,14 @@ export function Loaded({ of, children }) {
   return html`${of.error && html`<p class="stale" role="status">Not up to date: ${of.error.message}</p>`}${children(of.data)}`;
 }
 
-// columns: [{name, cell(row), number}]. Rows with `href(row)` are links by their first cell.
-export function Table({ caption, columns, rows, id = (row) => row.id }) {
-  return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}><table>
+// columns: [{name, cell(row), number}]. Of the class "stacks": on a phone a row's cells stand below each other.
+export function Table({ caption, columns, rows, id = (row) => row.id, class: extra = "" }) {
+  return html`<div class=${`scroll ${extra}`} tabindex="0" role="region" aria-label=${caption}><table>
     <caption class="visually-hidden">${caption}</caption>
     <thead><tr>${columns.map((one) => html`<th scope="col" class=${one.number ? "number" : ""}>${one.name}</th>`)}</tr></thead>
     <tbody>${rows.map(
       (row) => html`<tr key=${id(row)}>${columns.map((one, at) =>
-        at === 0 ? html`<th scope="row">${one.cell(row)}</th>` : html`<td class=${one.number ? "number" : ""}>${one.cell(row)}</td>`,
+        at === 0 ? html`<th scope="row">${one.cell(row)}</th>` : html`<td data-name=${extra ? one.name : undefined} class=${one.number ? "number" : ""}>${one.cell(row)}</td>`,
       )}</tr>`,
     )}</tbody>
   </table></div>`;

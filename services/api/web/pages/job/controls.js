@@ -40,8 +40,9 @@ export default function Controls({ job, reload }) {
   if (!may) return null;
   const possible = Object.entries(DEEDS).filter(([, deed]) => deed.when.includes(job.state));
   const deed = asked && DEEDS[asked];
+  const said = (name) => (name === "retry" && job.error?.fault === "user" ? "It needs other data or settings: as it is, it will most likely fail again." : undefined);
   return html`
-    ${possible.map(([name, one]) => html`<button key=${name} class=${one.warning ? "danger" : ""} disabled=${busy} onClick=${() => (one.warning ? setAsked(name) : run(name))}>${one.name}</button>`)}
+    ${possible.map(([name, one]) => html`<button key=${name} title=${said(name)} class=${one.warning ? "danger" : ""} disabled=${busy} onClick=${() => (one.warning ? setAsked(name) : run(name))}>${one.name}</button>`)}
     ${error && !asked && html`<${Trouble} error=${error} />`}
     <${Dialog} title=${deed?.title} open=${asked !== null} onClose=${() => setAsked(null)}>
       <div class="stack">

@@ -28,6 +28,18 @@ export default function Data({ job, iterations, query }) {
   `;
 }
 
+// Every second held-out pair chooses checkpoints, if the gate has scored the other half only.
+export function split(first) {
+  const pairs = stage(first, "pair")?.counts.pairs;
+  const gate = first?.metrics.heldout?.n;
+  return gate && gate === Math.floor(pairs / 2) ? { pairs, gate, choose: pairs - gate } : null;
+}
+
+function halves(first) {
+  const found = split(first);
+  return found ? [{ name: "of them, choose the checkpoint", value: found.choose }, { name: "of them, for the gate", value: found.gate }] : [];
+}
+
 function Selection({ first }) {
   const select = stage(first, "select");
   if (!select?.counts.rows) return html`<${Card} title="Uploaded rows"><${Empty} title="No row has been read yet" /><//>`;
@@ -39,7 +51,7 @@ function Selection({ first }) {
   }
   const heldout = stage(first, "pair");
   if (heldout?.counts.instructions) {
-    rows.push({ name: "Set aside, held out", value: heldout.counts.instructions }, ...lost(heldout.counts), { name: "Held-out pairs", value: heldout.counts.pairs, kind: "kept" });
+    rows.push({ name: "Set aside, held out", value: heldout.counts.instructions }, ...lost(heldout.counts), { name: "Held-out pairs", value: heldout.counts.pairs, kind: "kept" }, ...halves(first));
   }
   return html`<${Card} title="Uploaded rows" note="once, in iteration 0"><${Bars} caption="Uploaded rows" told=${number} rows=${rows} /><//>`;
 }

@@ -6,17 +6,18 @@ import { left, took, where } from "../../parts/progress.js";
 import { Card, Chip, Empty, Facts, Meter, Table, Trouble, When } from "../../parts/ui.js";
 import { to } from "../../router.js";
 import { html } from "../../vendor/preact.js";
+import { split } from "./data.js";
 import Result from "./results.js";
 
 const ENDED = ["succeeded", "failed", "cancelled"];
 
-export default function Overview({ job, iterations, query }) {
+export default function Overview({ job, iterations, events, query }) {
   return html`
-    ${job.error && html`<${Failure} error=${job.error} />`}
+    ${job.error && html`<${Failure} job=${job} />`}
     ${job.data_removed_at && html`<p class="stale">The files of this job were removed <${When} at=${job.data_removed_at} />, by their age. What was counted and measured is still here.</p>`}
     <${Card} title=${ENDED.includes(job.state) ? "In short" : "Under way"}>
       ${!ENDED.includes(job.state) && html`<${Now} job=${job} />`}
-      ${job.kind === "loop" && html`<${Learned} iterations=${iterations} />`}
+      ${job.kind === "loop" && html`<${Learned} job=${job} iterations=${iterations} />`}
       <${Facts} pairs=${[
         ["Started", html`<${When} at=${job.started_at} />`],
         job.finished_at && ["Ended", html`<${When} at=${job.finished_at} />`],
@@ -28,13 +29,14 @@ export default function Overview({ job, iterations, query }) {
       ]} />
     <//>
     ${job.kind !== "loop" && html`<${Result} job=${job} iterations=${iterations} />`}
-    <${Stages} job=${job} iterations=${iterations} query=${query} />
+    <${Stages} job=${job} iterations=${iterations} events=${events} query=${query} />
     ${job.kind === "loop" && html`<${Iterations} job=${job} iterations=${iterations} />`}
   `;
 }
 
-function Failure({ error }) {
-  const whose = error.fault === "user" ? "What it was given is at fault." : error.fault === "system" ? "The system is at fault, not what it was given." : "";
+function Failure({ job: { error, kind, dataset } }) {
+  const other = kind === "loop" ? html`<a href=${to("/jobs/new", { dataset })}>A new job</a> takes them.` : "A new one takes it.";
+  const whose = error.fault === "user" ? html`What it was given is at fault. A retry goes on with the same data and settings, which have to change. ${other}` : error.fault === "system" ? "The system is at fault, not what it was given." : "";
   return html`<${Trouble} error=${{ ...error, message: `${error.title}. ${error.detail || ""}` }} />${whose && html`<p class="note">${whose}</p>`}`;
 }
 
@@ -48,7 +50,7 @@ function Now({ job }) {
 }
 
 // One sentence for each scored set: the seed against the version that the gate promoted last.
-function Learned({ iterations }) {
+function Learned({ job, iterations }) {
   const scored = iterations.filter((one) => one.metrics.heldout);
   if (!scored.length) return null;
   const best = scored.findLast((one) => one.metrics.promoted) || scored[0];
@@ -58,8 +60,14 @@ function Learned({ iterations }) {
       ? html`<li>The seed, <${VersionLink} version=${best.model_version} />, is what <code>latest</code> was last given by this job; no trained version has passed the gate${scored.length > 1 ? "" : " so far"}.</li>`
       : html`<li>Iteration ${best.number} made <${VersionLink} version=${best.model_version} />, which the gate promoted to <code>latest</code>.</li>`}
     ${setsOf(iterations).map((set) => html`<${Gain} key=${set} set=${set} seed=${scored[0].metrics[set]} best=${best.metrics[set]} trained=${best.number > 0} />`)}
+    <${Halves} job=${job} of=${split(scored[0])} />
     ${refused.length > 0 && html`<li>The gate refused ${refused.length === 1 ? `iteration ${refused[0]}` : `${refused.length} iterations (${refused.slice(0, 10).join(", ")}${refused.length > 10 ? " …" : ""})`}; Quality says why.</li>`}
   </ul>`;
+}
+
+function Halves({ job, of }) {
+  if (!of) return null;
+  return html`<li>There are ${number(of.pairs)} held-out pairs: ${number(of.choose)} choose the checkpoint, ${number(of.gate)} are for the gate (<a href=${to(`/jobs/${job.id}`, { tab: "data" })}>see Data</a>).</li>`;
 }
 
 function Gain({ set, seed, best, trained }) {
@@ -78,13 +86,25 @@ function Seen({ seed, low, high, n }) {
   return html`<strong>No difference from the seed can be seen on ${number(n)} pairs</strong>; evaluate on more (<code>selftaught evaluate</code>, or a labelled set).`;
 }
 
-function Stages({ job, iterations, query }) {
+// "12/60" of a training's steps, of which the chunk under way has told; else of its chunks.
+function done(stage, iteration, events) {
+  const step = stage.kind === "train" && stage.state === "running" && events.findLast((one) => one.type === "train.step" && one.data.iteration === iteration.number);
+  return step ? [step.data.step, step.data.steps, "step"] : [stage.chunks_done, stage.chunks, ""];
+}
+
+function Chunks({ stage, iteration, events }) {
+  const [n, of, what] = done(stage, iteration, events);
+  if (!of) return "–";
+  return html`<span class="job-bar-track"><${Meter} value=${n / of} label=${`Chunks of ${stage.kind}`} /> <span class="note">${what} ${n}/${of}</span></span>`;
+}
+
+function Stages({ job, iterations, events: { events }, query }) {
   const current = chosen(iterations, query);
   if (!current) return html`<${Card} title="Stages"><${Empty} title="Nothing has begun yet" /><//>`;
   const columns = [
     { name: "Stage", cell: (stage) => html`${words(stage.kind)} <span class="note">${purpose(stage.kind)}</span>` },
     { name: "State", cell: (stage) => html`<${Chip} state=${stage.state} />` },
-    { name: "Chunks", cell: (stage) => html`<span class="job-bar-track"><${Meter} value=${stage.chunks ? stage.chunks_done / stage.chunks : 0} label=${`Chunks of ${stage.kind}`} /> <span class="note">${stage.chunks_done}/${stage.chunks}</span></span>` },
+    { name: "Chunks", cell: (stage) => html`<${Chunks} stage=${stage} iteration=${current} events=${events} />` },
     { name: "Took", number: true, cell: (stage) => duration(stage.seconds) },
     { name: "Counts", cell: (stage) => html`<span class="note counts">${counts(stage)}</span>` },
   ];
@@ -108,7 +128,7 @@ function Iterations({ job, iterations }) {
     { name: "Iteration", cell: (one) => html`<a href=${to(`/jobs/${job.id}`, { iteration: one.number })}>${one.number === 0 ? "0 (seed)" : one.number}</a>` },
     { name: "State", cell: (one) => html`<${Chip} state=${one.state} />` },
     { name: "Version", cell: (one) => (one.model_version ? html`<${VersionLink} version=${one.model_version} />` : "–") },
-    { name: "Gate", cell: (one) => (one.metrics.promoted === undefined ? "–" : html`<${Chip} kind=${one.metrics.promoted ? "good" : "warn"}>${one.metrics.promoted ? "promoted" : "refused"}<//>`) },
+    { name: "Gate", cell: (one) => (one.metrics.promoted === undefined ? "–" : html`<${Chip} kind=${one.metrics.promoted ? "good" : "bad"}>${one.metrics.promoted ? "promoted" : "refused"}<//>`) },
     { name: "Held-out", number: true, cell: (one) => accuracy(one, "heldout") },
     labelled && { name: "Labelled", number: true, cell: (one) => accuracy(one, "labelled") },
     { name: "Kept", number: true, cell: (one) => percent(one.kept_share) },

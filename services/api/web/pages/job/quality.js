@@ -91,7 +91,7 @@ function Gate({ job, iterations, query }) {
   ];
   const failed = findings.filter((one) => !one.passed).length;
   return html`<${Card} title=${`The gate's decision about iteration ${current.number}`} actions=${html`<${Choice} iterations=${decided} current=${current} job=${job} tab="quality" />`}>
-    <p><${Chip} kind=${promoted ? "good" : "warn"}>${promoted ? "promoted" : "refused"}<//> ${current.model_version && html`<${VersionLink} version=${current.model_version} />`} ${promoted ? "became" : "did not become"} <code>latest</code>${promoted ? "" : `: ${failed} of ${findings.length} rules failed`}.</p>
+    <p><${Chip} kind=${promoted ? "good" : "bad"}>${promoted ? "promoted" : "refused"}<//> ${current.model_version && html`<${VersionLink} version=${current.model_version} />`} ${promoted ? "became" : "did not become"} <code>latest</code>${promoted ? "" : `: ${failed} of ${findings.length} rules failed`}.</p>
     <${Table} caption="Rules of the gate" columns=${columns} rows=${rows} />
   <//>`;
 }

@@ -3,9 +3,8 @@
 import { post, put } from "../../api.js";
 import { Ask } from "../../parts/dialogs.js";
 import { Card, Empty, Field, Table, Trouble, When, tell, useMay } from "../../parts/ui.js";
-import { to } from "../../router.js";
 import { html, useState } from "../../vendor/preact.js";
-import { Aliases as Flags, Findings, Ref, api, before, latestFirst, split } from "./registry.js";
+import { Aliases as Flags, Findings, Ref, Why, api, before, latestFirst, split } from "./registry.js";
 
 // onChange: something moved, or turned out to have moved.
 export function AliasCards({ name, aliases, versions, onChange }) {
@@ -43,11 +42,6 @@ function History({ caption, moves }) {
     { name: "When", cell: (one) => html`<span class="nowrap"><${When} at=${one.created_at} /></span>` },
   ];
   return html`<${Table} caption=${caption} columns=${columns} rows=${moves} id=${(one) => one.revision} />`;
-}
-
-function Why({ reason }) {
-  const job = /^(gate of|registered by) (job_\w+)$/.exec(reason);
-  return job ? html`${job[1]} <a class="nowrap" title=${job[2]} href=${to(`/jobs/${job[2]}`)}>…${job[2].slice(-6)}</a>` : reason;
 }
 
 // Somebody else moved it since this was opened: what is shown behind it is brought up to date.

@@ -49,12 +49,12 @@ function Curves({ versions }) {
   const series = (value) =>
     sets.map((set) => ({
       name: setName(set),
-      points: ordered.filter((one) => one.metrics[set]).map(({ number, metrics: { [set]: found } }) => ({ x: number, ...value(found) })),
+      points: ordered.filter((one) => one.metrics[set]).map(({ number, job, metrics: { [set]: found } }) => ({ x: number, part: set === "heldout" ? job : null, ...value(found) })),
     }));
   const accuracy = ({ strict_accuracy, ci95 }) => ({ y: strict_accuracy, low: ci95?.[0], high: ci95?.[1] });
   return html`<div class="grid">
     <${Card}><${LineChart} title="Strict accuracy by version" x="version" y="strict accuracy" series=${series(accuracy)} told=${(value) => percent(value, 0)} />
-      <p class="note">Right in both orders of the two responses, with 95 % intervals. Held-out pairs are a job's own: they compare versions of one job, a labelled set those of all.</p><//>
+      <p class="note">Right in both orders of the two responses, with 95 % intervals. Held-out pairs are a job's own: they compare versions of one job (the line breaks between two), a labelled set those of all.</p><//>
     <${Card}><${LineChart} title="Position bias by version" x="version" y="position bias" series=${series((found) => ({ y: found.position_bias }))} told=${(value) => signed(value, 2)} reference=${{ y: 0 }} />
       <p class="note">(A − B) / (A + B) of its verdicts: above 0 it prefers what is shown first; 0 has none.</p><//>
   </div>`;

@@ -37,7 +37,7 @@ export function Promote({ version, aliases, onClose, onDone }) {
   return html`<${Ask} open=${version !== null} title=${`Promote ${last}`} label=${form.force ? "Force the promotion" : "Ask the gate"} danger=${form.force}
     deed=${deed} onClose=${onClose} onDone=${(made) => { tell(`${made.version} is ${made.alias} now.`); onDone(); }}
     told=${(error) => error.code === "gate_refused" && html`<${Refusal} error=${error} name=${name} number=${number} />`}>
-    <p>${holder ? html`It has to beat <strong>${holder}</strong>, which <strong>${form.alias}</strong> names now, by every rule of the gate.` : html`<strong>${form.alias}</strong> names no version yet: there is nothing to beat.`}</p>
+    <p>${holder ? html`It must be at least as good as <strong>${holder}</strong>, which <strong>${form.alias}</strong> names now, by every rule of the gate.` : html`<strong>${form.alias}</strong> names no version yet: there is nothing to compare it with.`}</p>
     <${Field} label="Alias" hint="latest is what /judge answers with.">${(given) => html`<input ...${given} required value=${form.alias} onInput=${set("alias")} />`}<//>
     <${Field} label="Reason" hint="Kept in the record and the alias's history.">${(given) => html`<input ...${given} required=${form.force} maxlength="500" value=${form.reason} onInput=${set("reason")} />`}<//>
     <label class="check"><input type="checkbox" checked=${form.force} onChange=${set("force")} /> Promote even if a rule fails</label>

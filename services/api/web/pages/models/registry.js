@@ -63,21 +63,28 @@ export const failed = (decision) => decision.findings.filter((one) => !one.passe
 export const outcome = (decision) => (!decision ? "none" : decision.forced ? "forced" : decision.promoted ? "promoted" : "refused");
 const KINDS = { promoted: "good", forced: "warn", refused: "bad", none: "dim" };
 
-// What became of a version that once was what an alias named: null while it is, or if it never was.
+// What became of a version that once was what an alias named, by the reason of the move that followed:
+// null while it is, or if it never was.
 export function fallen(alias, ref) {
   if (!alias || alias.version === ref) return null;
   const at = alias.history.findIndex((one) => one.version === ref); // newest first
   if (at < 1) return null;
   const next = alias.history[at - 1];
-  const back = alias.history.slice(at + 1).some((one) => one.version === next.version);
-  return back ? `rolled back to :${split(next.version)[1]}` : `followed by :${split(next.version)[1]}`;
+  const now = `:${split(next.version)[1]}`;
+  return next.reason === "rollback" ? { told: `rolled back to ${now}`, kind: "warn" } : { told: `replaced by ${now}`, kind: "dim", why: next.reason };
 }
 
 export function Decision({ of, then }) {
   const state = outcome(of);
   if (state === "none") return html`<span class="note">not asked</span>`;
   const rules = state === "promoted" ? "" : [...new Set(failed(of).map((one) => words(one.rule)))].join(", ");
-  return html`<${Chip} kind=${KINDS[state]}>${state}<//>${rules && html` <span class="note">${rules}</span>`}${then && html` <${Chip} kind=${then.startsWith("rolled") ? "warn" : "dim"}>${then}<//>`}`;
+  return html`<${Chip} kind=${KINDS[state]}>${state}<//>${rules && html` <span class="note">${rules}</span>`}${then && html` <${Chip} kind=${then.kind}>${then.told}<//>${then.why && html` <span class="note"><${Why} reason=${then.why} /></span>`}`}`;
+}
+
+// Why an alias moved; a job in it is a link.
+export function Why({ reason }) {
+  const job = /^(gate of|registered by) (job_\w+)$/.exec(reason);
+  return job ? html`${job[1]} <a class="nowrap" title=${job[2]} href=${to(`/jobs/${job[2]}`)}>…${job[2].slice(-6)}</a>` : reason;
 }
 
 // What each rule of the gate said, with its figures.

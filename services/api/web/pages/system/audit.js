@@ -1,6 +1,6 @@
 // Who did what: every request that changes something, refused ones too.
 
-import { time } from "../../parts/format.js";
+import { exact } from "../../parts/format.js";
 import { Listed, useMore } from "../../parts/more.js";
 import { Card, Chip, Field, Page, Table, useCaller } from "../../parts/ui.js";
 import { go } from "../../router.js";
@@ -15,7 +15,7 @@ export default function AuditLog({ query }) {
   const { operator, project } = useCaller();
   const asked = { key: query.key, method: query.method, route: query.route, request_id: query.request, since: day(query.since), until: day(query.until, DAY), project: operator ? query.project : undefined };
   const log = useMore("/v1/audit", asked);
-  return html`<${Page} title="Audit log" lead=${`Who changed what in ${query.project === "*" ? "all projects" : `project ${query.project || project}`}. What was sent is not kept; questions to the judge are not in it.`}>
+  return html`<${Page} title="Audit log" lead=${`Who changed what in ${query.project === "*" ? "all projects" : `project ${query.project || project}`}. What was sent is not kept; questions to the judge are not in it; what a job's gate moves is in the alias's history, under Models.`}>
     <${Filters} key=${JSON.stringify(query)} query=${query} operator=${operator} />
     <${Card}><${Listed} of=${log} empty="Nothing like that.">${(rows) => html`<${List} rows=${rows} wide=${query.project === "*"} />`}<//><//>
   <//>`;
@@ -47,10 +47,10 @@ const kind = (status) => (status === null ? "busy" : status < 300 ? "good" : sta
 
 function List({ rows, wide }) {
   const columns = [
-    { name: "When", cell: (one) => html`<span class="nowrap">${time(one.at)}</span>` },
+    { name: "When", cell: (one) => html`<span class="nowrap">${exact(one.at)}</span>` },
     { name: "Who", cell: (one) => one.key_name || html`<span class="note">no key</span>` },
     ...(wide ? [{ name: "Project", cell: (one) => one.project }] : []),
-    { name: "What", cell: (one) => html`<strong>${one.method}</strong> <code class="path">${one.method === "CLI" ? `${one.route} ${one.path}` : one.path}</code>${one.target && one.target !== one.path && html`<br /><span class="note">made <code class="path">${one.target}</code></span>`}` },
+    { name: "What", cell: (one) => html`<span class="what"><strong>${one.method}</strong> <code class="path">${one.method === "CLI" ? `${one.route} ${one.path}` : one.path}</code>${one.target && one.target !== one.path && html`<br /><span class="note">made <code class="path">${one.target}</code></span>`}</span>` },
     { name: "Answer", cell: (one) => html`<${Chip} kind=${kind(one.status)}>${one.status ?? "under way"}<//>` },
     { name: "From", cell: (one) => html`<span class="note">${one.client ?? "–"}</span>` },
     { name: "Request", cell: (one) => html`<code class="note nowrap" title=${one.request_id}>${one.request_id ? `…${one.request_id.slice(-8)}` : "–"}</code>` },

@@ -53,15 +53,19 @@ function Work() {
   const found = useLoad(async (signal) => metrics.parse(await text("/metrics", signal)), [], LIVE_SECONDS);
   return html`<div class="grid">
     <${Card} title="Jobs by state"><${Loaded} of=${found}>${(all) => html`<${States} all=${all} />`}<//><//>
+    <${Card} title="Leases, engines, database" note="since the services began, or now"><${Loaded} of=${found}>${(all) => html`<${Signs} all=${all} />`}<//><//>
     <${Card} title="Queues" note="chunks of work: who waits, who is at it"><${Loaded} of=${found}>${(all) => html`<${Queues} all=${all} />`}<//><//>
   </div>`;
 }
 
 function States({ all }) {
   const jobs = metrics.of(all, "selftaught_jobs").filter((one) => one.value > 0);
+  return jobs.length ? html`<${Facts} pairs=${jobs.map((one) => [html`<${Chip} state=${one.labels.state} />`, html`<strong class="big">${number(one.value)}</strong>`])} />` : html`<p class="note">No jobs.</p>`;
+}
+
+function Signs({ all }) {
   const signs = SIGNS.map(([name, find, told, bad]) => [name, find(all), told, bad]).filter(([, value]) => value !== undefined);
-  return html`${jobs.length ? html`<${Facts} pairs=${jobs.map((one) => [html`<${Chip} state=${one.labels.state} />`, html`<strong class="big">${number(one.value)}</strong>`])} />` : html`<p class="note">No jobs.</p>`}
-    <${Facts} pairs=${signs.map(([name, value, told, bad]) => [name, html`<${Chip} kind=${bad(value) ? "bad" : "dim"}>${told(value)}<//>`])} />`;
+  return html`<${Facts} pairs=${signs.map(([name, value, told, bad]) => [name, html`<${Chip} kind=${bad(value) ? "bad" : "dim"}>${told(value)}<//>`])} />`;
 }
 
 function Queues({ all }) {

@@ -1,7 +1,7 @@
 // One logged answer, and where the version that gave it came from.
 
 import { get } from "../../api.js";
-import { duration, number, share, time } from "../../parts/format.js";
+import { duration, exact, number, share } from "../../parts/format.js";
 import { useLoad } from "../../parts/hooks.js";
 import { Card, Facts, Loaded, Page } from "../../parts/ui.js";
 import { to } from "../../router.js";
@@ -23,7 +23,7 @@ function Answer({ of }) {
       ["Verdict", html`<${VerdictChip} of=${of.verdict} />`],
       ["Confidence", share(of.confidence)],
       ...of.orders.map((order) => [`Shown as ${order.order}`, `${order.verdict}, share ${share(order.share, 2)}`]),
-      ["Given", time(of.created_at)],
+      ["Given", exact(of.created_at)],
       ["Took", of.cached ? "from the cache" : `${duration(of.latency.total)}, ${duration(of.latency.engine)} of it in the engine`],
       ["Tokens", `${number(of.prompt_tokens)} read, ${number(of.completion_tokens)} written`],
       ["Votes", `${number(of.votes)}, ${number(of.parse_failures)} unreadable`],

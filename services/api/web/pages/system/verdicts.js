@@ -1,6 +1,6 @@
 // The log of verdicts: which version answered what, when.
 
-import { duration, share, time } from "../../parts/format.js";
+import { duration, exact, share } from "../../parts/format.js";
 import { Listed, useMore } from "../../parts/more.js";
 import { Card, Chip, Field, Page, Table } from "../../parts/ui.js";
 import { go, to } from "../../router.js";
@@ -9,13 +9,15 @@ import { Ref } from "../models/registry.js";
 
 const FIELDS = [["model", "Model", ""], ["version", "Version", "Its number."], ["verdict", "Verdict", "A, B, tie or unparsable."], ["request_id", "Request", "The answer's X-Request-ID."], ["content_sha256", "Question", "Its content_sha256."]];
 
+const OFF = html`<p>The log is off unless the services are started with <code>SELFTAUGHT_VERDICT_LOG=hashes</code>, or <code>texts</code> to keep what was asked, too (<code>docs/traffic.md</code>, “The verdict log”).</p>`;
+
 export default function Verdicts({ query }) {
   const log = useMore("/v1/verdicts", query);
   const filtered = Object.keys(query).length > 0;
   return html`<${Page} title="Verdict log" lead="Which version answered each question of /judge.">
     <${Filters} key=${JSON.stringify(query)} query=${query} />
     <${Card}>
-      <${Listed} of=${log} empty=${filtered ? "Nothing like that." : "No verdict is logged. The log is off unless the operator sets SELFTAUGHT_VERDICT_LOG."}>${(rows) => html`<${List} rows=${rows} />`}<//>
+      <${Listed} of=${log} empty=${filtered ? "Nothing like that." : "No verdict is logged"} why=${!filtered && OFF}>${(rows) => html`<${List} rows=${rows} />`}<//>
     <//>
   <//>`;
 }
@@ -42,7 +44,7 @@ export const VerdictChip = ({ of }) => html`<${Chip} kind=${KINDS[of]}>${of}<//>
 
 function List({ rows }) {
   const columns = [
-    { name: "When", cell: (one) => html`<a class="nowrap" href=${to(`/verdicts/${one.id}`)}>${time(one.created_at)}</a>` },
+    { name: "When", cell: (one) => html`<a class="nowrap" href=${to(`/verdicts/${one.id}`)}>${exact(one.created_at)}</a>` },
     { name: "Version", cell: (one) => html`<${Ref} of=${one.model} />${one.canary && html` <${Chip} kind="busy">canary<//>`}` },
     { name: "Came by", cell: (one) => one.alias || html`<span class="note">the exact version</span>` },
     { name: "Verdict", cell: (one) => html`<${VerdictChip} of=${one.verdict} />` },
