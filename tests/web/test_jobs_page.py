@@ -214,7 +214,7 @@ def test_a_new_job_is_checked_started_and_followed(
     shot(page, "jobs")
     row = page.get_by_role("row").filter(has_text="followed")
     expect(row.get_by_text("succeeded")).to_be_visible(timeout=3 * PATIENCE)
-    row.get_by_role("link").click()
+    row.get_by_role("link", name="followed", exact=True).click()
     expect(page.locator(".learned")).to_be_visible()
 
 
