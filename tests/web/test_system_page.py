@@ -27,7 +27,7 @@ def test_the_operator_sees_what_it_is_doing(
     jobs = page.get_by_role("region", name="Jobs by state")
     expect(jobs.get_by_text("succeeded")).to_be_visible()
     expect(jobs.get_by_text("Database")).to_have_count(0)
-    signs = page.get_by_role("region", name="Leases, engines, database")
+    signs = page.get_by_role("region", name="Leases, tokens, database")
     expect(signs.get_by_text("Database", exact=True)).to_be_visible()
     expect(page.get_by_role("region", name="Usage")).to_contain_text("Tokens today")
     expect(page.get_by_role("region", name="Engines")).to_contain_text("No engine nodes")

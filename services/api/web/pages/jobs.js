@@ -75,7 +75,7 @@ function Result({ of }) {
 
 function List({ jobs, names }) {
   const columns = [
-    { name: "Job", cell: (job) => html`<a class="long" href=${to(`/jobs/${job.id}`)}>${job.model}</a><br /><span class="note long">${about(job, names)} · <code>${job.id}</code></span>` },
+    { name: "Job", cell: (job) => html`<a class="long" href=${to(`/jobs/${job.id}`)}>${job.model}</a><br /><span class="note long">${about(job, names)} · <code class="nowrap">${job.id}</code></span>` },
     { name: "State", cell: (job) => html`<${Chip} state=${job.state} />` },
     { name: "Progress", cell: (job) => html`<${Bar} job=${job} />` },
     { name: "Result", cell: (job) => html`<${Result} of=${job.result} />` },

@@ -13,14 +13,13 @@ const COMMON = [
   ["pair.instructions", "Instructions per iteration", "fresh ones for each"],
   ["judge.samples", "Judgments", "for each pair in each order"],
   ["train.steps", "Training steps", "of each iteration"],
-  ["validate.instructions", "Held out", "rows set aside to score versions on"],
 ];
 const MAIN = [
   ["Base model", "base_model"], ["Served by", "inference"], ["Judge template", "judge.template"], ["Weights", "train.method"],
   ["Objective", "train.objective"], ["Learning rate", "train.learning_rate"],
 ];
 
-const HELD_OUT = "validate.instructions";
+const HELD_OUT = "validate.instructions"; // stands beside the dataset, whose rows they are
 const LONG = 40;
 
 const read = (tree, path) => path.split(".").reduce((at, name) => at?.[name], tree);
@@ -95,29 +94,35 @@ function Form({ datasets, recipes, query }) {
       setUnread('Give an object, as {"seed": 7}.');
       return;
     }
-    for (const [path] of COMMON) if (common[path]) write(overrides, path, Number(common[path]));
+    for (const path of [...COMMON.map(([one]) => one), HELD_OUT]) if (common[path]) write(overrides, path, Number(common[path]));
     start(overrides);
   }
 
   const wrong = wrongFields(error);
   const heldOut = Number(common[HELD_OUT]) || read(settings(form.free), HELD_OUT) || read(recipe, HELD_OUT);
   const { rows } = datasets.find((one) => one.id === form.dataset) || {};
-  const few = rows <= heldOut && `It has ${number(rows)} rows, and ${number(heldOut)} are held out: one more is needed at least. Hold out fewer below, or choose another.`;
-  const choice = (label, name, hint, options, { none, warning } = {}) => html`<${Field} label=${label} hint=${hint} error=${warning || wrong.take(name)}>
+  const few = rows <= heldOut && `It has ${number(rows)} rows, and ${number(heldOut)} are held out: one more is needed at least. Hold out fewer, or choose another.`;
+  const choice = (label, name, hint, options, { none, warning, said = wrong.take(name) } = {}) => html`<${Field} label=${label} hint=${hint} error=${warning || said}>
     ${(given) => html`<select ...${given} value=${form[name]} onChange=${set(name)}>
       ${none && html`<option value="">${none}</option>`}
       ${options.map((one) => html`<option key=${one.id} value=${one.id}>${told(one)}</option>`)}
     </select>`}
   <//>`;
+  const figure = ([path, label, hint]) => html`<${Field} key=${path} label=${label} hint=${hint} error=${wrong.take(`overrides.${path}`)}>
+    ${(given) => html`<input ...${given} type="number" min="1" step="1" placeholder=${read(recipe, path) ?? "by epochs"} value=${common[path] || ""} onInput=${(event) => setCommon({ ...common, [path]: event.target.value })} />`}
+  <//>`;
   const fields = html`
     <${Card} title="Data">
-      <div class="row">
+      <div class="row top first">
         ${choice("Dataset", "dataset", "The instructions that the judge learns on; no labels are needed.", of("instructions"), { warning: few })}
-        ${choice("Labelled dataset", "labelled_dataset", "Optional: every version is scored on it, none is trained on it.", of("labelled"), { none: "none" })}
+        ${figure([HELD_OUT, "Held out", "Rows of it that are set aside, to score versions on."])}
       </div>
-      <${Field} label="Model" hint=${`Name under which versions are registered; without one it is ${form.recipe}.`} error=${wrong.take("model")}>
-        ${(given) => html`<input ...${given} autocomplete="off" placeholder=${form.recipe} value=${form.model} onInput=${set("model")} />`}
-      <//>
+      <div class="row top">
+        ${choice("Labelled dataset", "labelled_dataset", "Optional: every version is scored on it, none is trained on it.", of("labelled"), { none: "none" })}
+        <${Field} label="Model" hint=${`Name under which versions are registered; without one it is ${form.recipe}.`} error=${wrong.take("model")}>
+          ${(given) => html`<input ...${given} autocomplete="off" placeholder=${form.recipe} value=${form.model} onInput=${set("model")} />`}
+        <//>
+      </div>
     <//>
     <${Card} title="Recipe">
       <${Field} label="Recipe" error=${wrong.take("recipe")}>
@@ -125,9 +130,7 @@ function Form({ datasets, recipes, query }) {
       <//>
       <${Facts} pairs=${MAIN.map(([name, path]) => [name, String(read(recipe, path))])} />
       <h3>What to change in it</h3>
-      <div class="row top">${COMMON.map(([path, label, hint]) => html`<${Field} key=${path} label=${label} hint=${hint} error=${wrong.take(`overrides.${path}`)}>
-        ${(given) => html`<input ...${given} type="number" min="1" step="1" placeholder=${read(recipe, path) ?? "by epochs"} value=${common[path] || ""} onInput=${(event) => setCommon({ ...common, [path]: event.target.value })} />`}
-      <//>`)}</div>
+      <div class="row top">${COMMON.map(figure)}</div>
       <${Field} label="Other settings, as JSON" hint='Merged into the recipe, key by key, as {"seed": 7, "train": {"learning_rate": 0.0001}}.' error=${unread || wrong.rest("overrides")}>
         ${(given) => html`<textarea ...${given} class="mono" spellcheck="false" value=${form.free} onInput=${set("free")}></textarea>`}
       <//>

@@ -54,10 +54,13 @@ function Learned({ job, iterations }) {
   const scored = iterations.filter((one) => one.metrics.heldout);
   if (!scored.length) return null;
   const best = scored.findLast((one) => one.metrics.promoted) || scored[0];
+  const first = best.metrics.promoted
+    ? html`The seed, <${VersionLink} version=${best.model_version} />, is what <code>latest</code> was last given by this job`
+    : html`This job has not moved <code>latest</code>`;
   const refused = scored.filter((one) => one.number > 0 && one.metrics.promoted === false).map((one) => one.number);
   return html`<ul class="learned">
     ${best.number === 0
-      ? html`<li>The seed, <${VersionLink} version=${best.model_version} />, is what <code>latest</code> was last given by this job; no trained version has passed the gate${scored.length > 1 ? "" : " so far"}.</li>`
+      ? html`<li>${first}; no trained version has passed the gate${scored.length > 1 ? "" : " so far"}.</li>`
       : html`<li>Iteration ${best.number} made <${VersionLink} version=${best.model_version} />, which the gate promoted to <code>latest</code>.</li>`}
     ${setsOf(iterations).map((set) => html`<${Gain} key=${set} set=${set} seed=${scored[0].metrics[set]} best=${best.metrics[set]} trained=${best.number > 0} />`)}
     <${Halves} job=${job} of=${split(scored[0])} />

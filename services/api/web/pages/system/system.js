@@ -53,9 +53,9 @@ function Work() {
   const found = useLoad(async (signal) => metrics.parse(await text("/metrics", signal)), [], LIVE_SECONDS);
   return html`<div class="grid">
     <${Card} title="Jobs by state"><${Loaded} of=${found}>${(all) => html`<${States} all=${all} />`}<//><//>
-    <${Card} title="Leases, engines, database" note="since the services began, or now"><${Loaded} of=${found}>${(all) => html`<${Signs} all=${all} />`}<//><//>
     <${Card} title="Queues" note="chunks of work: who waits, who is at it"><${Loaded} of=${found}>${(all) => html`<${Queues} all=${all} />`}<//><//>
-  </div>`;
+  </div>
+  <${Card} title="Leases, tokens, database" note="since the services began, or now"><${Loaded} of=${found}>${(all) => html`<${Signs} all=${all} />`}<//><//>`;
 }
 
 function States({ all }) {
