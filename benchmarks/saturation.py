@@ -98,7 +98,7 @@ def measure(
     job = client.jobs.create(
         uploaded.id, recipe="quickstart", overrides=settings, model=f"bench-{number}"
     )
-    url = _reset_before_judging(stack, job)
+    url = reset_before_judging(stack, job)
     job.wait(3600)
     bodies = requests(job, home)
     (stage,) = [one for one in list(job.iterations())[1].stages if one.kind == "judge"]
@@ -115,7 +115,7 @@ def measure(
     return speeds
 
 
-def _reset_before_judging(stack: Stack, job: Job) -> str:
+def reset_before_judging(stack: Stack, job: Job) -> str:
     """Wait for the judge stage; empty the prefix cache as it begins; the server's address."""
     while True:
         for event in job.events(follow=False):
@@ -157,7 +157,7 @@ def requests(job: Job, home: Path) -> list[Body]:
             seed = stable_seed(stable_seed(recipe["seed"], 1), "judge", pair["id"], order)
             bodies += [
                 {"model": folder.name, "prompt": ids, "seed": stable_seed(seed, sample), **sampling}
-                for sample in range(SAMPLES)
+                for sample in range(recipe["judge"]["samples"])
             ]
     return bodies
 
