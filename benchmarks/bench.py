@@ -36,6 +36,7 @@ class Bench:
 
 
 BENCHES: dict[str, Bench] = {
+    "tokens": Bench("What does a kept judgment cost, and is the engine kept busy?", 20),
     "training": Bench("Does the trainer keep up with TRL's, and learn the same?", 16),
     "gateway": Bench("What do keys, projects and a database cost beside a bare route?", 6),
     "ingest": Bench("Does an upload keep up with Postgres's own bulk load?", 6),

@@ -3,9 +3,9 @@
     python distilabel_sampling.py TASK.json
 
 TASK: {url, model, prompts, samples, sampling: {temperature, top_p, max_tokens}}. The last line of
-what it prints is JSON: texts (by prompt, N each), tokens and prompt_tokens as the server counted
-them, and three times in seconds: of `Pipeline.run` (its processes and files included), of its one
-batch of requests, and of the imports.
+what it prints is JSON: texts (by prompt, N each), tokens and prompt_tokens of each prompt as the
+server counted them, and three times in seconds: of `Pipeline.run` (its processes and files
+included), of its one batch of requests, and of the imports.
 
 All prompts are one batch, so all are in flight at once and none waits for another (by default 50
 would wait for the slowest of them). N replies are one request with n=N, which is what OpenAILLM
@@ -96,7 +96,7 @@ def main() -> None:
     counts = [row["distilabel_metadata"][0]["statistics_judge"] for row in found]
     told = {
         "texts": texts,
-        "tokens": sum(one["output_tokens"] for one in counts),
+        "tokens": [one["output_tokens"] for one in counts],
         "prompt_tokens": [one["input_tokens"] for one in counts],
         "seconds": seconds,
         "batches": batches,

@@ -4,8 +4,8 @@
 
 Runs in .venv-trl, which has nothing of this project. TASK: {model (a folder), batches: [[prompt]],
 samples, sampling: {temperature, top_p, max_tokens}}. The last line of what it prints is JSON: for
-each batch its texts (by prompt, N each; null if it was cut off), the tokens written (the end of the
-reply is one, padding behind it is none), and seconds.
+each batch its texts (by prompt, N each; null if it was cut off), the tokens written for each prompt
+(the end of a reply is one, padding behind it is none), and seconds.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def sample(model: Any, tokenizer: Any, prompts: list[str], task: dict[str, Any])
     n, sampling = task["samples"], task["sampling"]
     order = sorted(range(len(ids)), key=lambda at: len(ids[at]))
     texts: list[list[str | None]] = [[] for _ in ids]
-    tokens = 0
+    tokens = [0] * len(ids)
     for first in range(0, len(order), AT_ONCE):
         at = order[first : first + AT_ONCE]
         given = tokenizer.pad({"input_ids": [ids[one] for one in at]}, return_tensors="pt")
@@ -62,7 +62,7 @@ def sample(model: Any, tokenizer: Any, prompts: list[str], task: dict[str, Any])
         for number, reply in enumerate(found[:, given["input_ids"].shape[1] :].tolist()):
             ended = tokenizer.eos_token_id in reply
             written = reply.index(tokenizer.eos_token_id) + 1 if ended else len(reply)
-            tokens += written
+            tokens[at[number // n]] += written
             text = tokenizer.decode(reply[:written], skip_special_tokens=True)
             texts[at[number // n]].append(text if ended else None)
     return {"texts": texts, "tokens": tokens, "seconds": time.perf_counter() - began}
