@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -56,9 +57,11 @@ class Command:
         self.env.pop("DATABASE_URL", None)
 
     def start(self, *arguments: str | Path, **env: str) -> subprocess.Popen[str]:
-        """Started, its output to be read."""
+        """Started, its output to be read. Ctrl-C reaches it, even where the tests run in a shell's
+        background, which ignores it and hands that down."""
         return subprocess.Popen(
             [sys.executable, "-m", "selftaught.cli", *map(str, arguments)],
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             cwd=self._folder,
             env={**self.env, "PYTHONPATH": os.pathsep.join(sys.path), **env},
             stdin=subprocess.PIPE,
