@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from selftaught.client import ApiError, Batch, Client, JobFailed
 from selftaught.contracts import RequestCounts
@@ -47,6 +48,17 @@ def judged(batch: Batch, least: int) -> None:
         time.sleep(0.05)
 
 
+def in_the_middle(stack: Stack, batch: Batch) -> None:
+    """Wait until a chunk is at work, and not between two of them."""
+    engine = create_engine(stack.database_url)
+    at_work = text("SELECT count(*) FROM chunks WHERE job_id = :job AND state = 'running'")
+    with engine.connect() as connection:
+        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        while not connection.scalar(at_work, {"job": batch.id}):
+            assert not batch.refresh().ended
+    engine.dispose()
+
+
 def test_a_killed_worker_costs_no_line_and_doubles_none(
     stack: Stack, client: Client, model: str, tmp_path: Path
 ) -> None:
@@ -56,6 +68,7 @@ def test_a_killed_worker_costs_no_line_and_doubles_none(
     batch = client.batches.create(file, model=model)
     judged(batch, 128)
     before = stack.restarts("evaluator-worker")
+    in_the_middle(stack, batch)
     stack.kill("evaluator-worker")
     results = list(batch.results())
     assert [one.line for one in results] == [*range(1, 385)]
