@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.orm import Session
 
 from selftaught import tenancy
 from selftaught.settings import get_settings
 
-_CONFINE = text(
-    "SELECT set_config('selftaught.project', :project, true), "
+_CONFINE = (
+    "SELECT set_config('selftaught.project', %s, true), "
     "set_config('role', 'selftaught_tenant', true)"
 )
 IDLE_SECONDS = 30
@@ -54,5 +54,5 @@ def transaction() -> Iterator[Session]:
     with Session(get_engine(), expire_on_commit=False) as session, session.begin():
         project = tenancy.current()
         if project is not None:
-            session.execute(_CONFINE, {"project": project})
+            session.connection().exec_driver_sql(_CONFINE, (project,))
         yield session

@@ -103,11 +103,13 @@ def list_jobs(
         return Page(data=views.jobs(session, rows[:limit]), has_more=len(rows) > limit)
 
 
-@router.get("/{job_id}", responses=problem_docs(404))
-def get_job(job_id: JobId) -> JobOut:
+@router.get("/{job_id}", response_model=JobOut, responses=problem_docs(404))
+def get_job(job_id: JobId) -> Response:
     """One job: its state, its settings, and why it failed if it did."""
     with transaction() as session:
-        return views.jobs(session, [find(session, job_id)])[0]
+        (out,) = views.jobs(session, [find(session, job_id)])
+    # Read most of all, and written here: FastAPI would check the model in a second thread.
+    return Response(out.model_dump_json(), media_type="application/json")
 
 
 @router.post("/{job_id}/cancel", status_code=202, responses=problem_docs(404, 409))

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Literal, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import Session, aliased
 
 from selftaught.aliases import history
@@ -92,18 +93,14 @@ def dataset(row: Dataset, artifact: Artifact) -> DatasetOut:
 
 
 def jobs(session: Session, rows: Sequence[Job]) -> list[JobOut]:
-    """Jobs with their progress and results: three queries for all of them."""
-    done = func.count().filter(Iteration.state == State.SUCCEEDED, Iteration.number > 0)
-    query = (
-        select(Iteration.job_id, func.max(Iteration.number), done)
-        .where(Iteration.job_id.in_([row.id for row in rows]))
-        .group_by(Iteration.job_id)
-    )
+    """Jobs with their progress and results: at most three queries for all of them."""
+    ids = [row.id for row in rows]
     numbers: dict[str, tuple[int | None, int]] = {
-        job_id: (newest, n) for job_id, newest, n in session.execute(query)
+        job_id: (newest, n) for job_id, newest, n in session.execute(_numbers(), {"jobs": ids})
     }
-    found = progress.runs(session, [row.id for row in rows])
-    results = _results(session, [row.id for row in rows if row.kind == "loop"])
+    found = progress.runs(session, ids)
+    gated = [row.id for row in rows if row.kind == "loop" and _gated(found[row.id])]
+    results = _results(session, gated) if gated else {}
     return [
         _job(
             row,
@@ -115,9 +112,26 @@ def jobs(session: Session, rows: Sequence[Job]) -> list[JobOut]:
     ]
 
 
-def _results(session: Session, job_ids: Sequence[str]) -> dict[str, JobResult]:
-    """Of each job whose seed is scored, by what its gates found: one query."""
-    query = (
+def _gated(found: Sequence[progress.Run]) -> bool:
+    """Whether a gate has succeeded; before that there is no result to ask for."""
+    return any(run.kind == "gate" and run.state == State.SUCCEEDED for run in found)
+
+
+@cache
+def _numbers() -> Select[str, int, int]:
+    """Jobs' newest iterations, and how many have succeeded; made once, as it takes a while."""
+    done = func.count().filter(Iteration.state == State.SUCCEEDED, Iteration.number > 0)
+    return (
+        select(Iteration.job_id, func.max(Iteration.number), done)
+        .where(Iteration.job_id.in_(bindparam("jobs", expanding=True)))
+        .group_by(Iteration.job_id)
+    )
+
+
+@cache
+def _gates() -> Select[Any]:
+    """What the gates of jobs found; made once, too."""
+    return (
         select(
             Stage.job_id,
             Iteration.number,
@@ -127,11 +141,20 @@ def _results(session: Session, job_ids: Sequence[str]) -> dict[str, JobResult]:
         )
         .join(Iteration, Iteration.id == Stage.iteration_id)
         .outerjoin(ModelVersion, ModelVersion.id == Iteration.version_id)
-        .where(Stage.job_id.in_(job_ids), Stage.kind == "gate", Stage.state == State.SUCCEEDED)
+        .where(
+            Stage.job_id.in_(bindparam("jobs", expanding=True)),
+            Stage.kind == "gate",
+            Stage.state == State.SUCCEEDED,
+        )
         .order_by(Iteration.number)
     )
+
+
+def _results(session: Session, job_ids: Sequence[str]) -> dict[str, JobResult]:
+    """Of each job whose seed is scored, by what its gates found: one query."""
     found: dict[str, JobResult] = {}
-    for job_id, number, version, promoted, accuracy in session.execute(query):
+    rows = session.execute(_gates(), {"jobs": job_ids})
+    for job_id, number, version, promoted, accuracy in rows:
         if number == 0 or promoted:
             found[job_id] = JobResult(
                 version=version.ref if version is not None else None,
