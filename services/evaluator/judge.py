@@ -265,7 +265,7 @@ class Judge:
     ) -> JudgeOut:
         """See traffic.Rule."""
         found, answer = await self._rule(await self._version(version_id), question, live)
-        return JudgeOut(id=new_id("vdt"), **found.model_dump(), **_told(answer, started))
+        return JudgeOut(id=new_id("vdt"), **dict(found), **_told(answer, started))
 
     async def _rule(
         self, version: ModelVersion, question: JudgeIn, live: Live | None = None
