@@ -50,6 +50,7 @@ from services.api import (
 )
 
 RESOURCES = (
+    judge,
     datasets,
     jobs,
     events,
@@ -66,7 +67,6 @@ RESOURCES = (
     evaluations,
     reviews,
     engines,
-    judge,
     chat,
     batches,
     caller,
@@ -77,7 +77,7 @@ RESOURCES = (
     audit,
     metrics,
 )
-"""All that has rules (access.RULES)."""
+"""All that has rules (access.RULES). Routes are tried in this order; judge is asked most."""
 
 
 TAGS = {
