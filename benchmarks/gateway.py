@@ -49,9 +49,9 @@ PROFILE = (
     "for it: queries made once instead of anew for each request, none for results before a gate "
     "has succeeded (as here), set_config straight to the driver, the JSON written where the rows "
     "are read instead of checked in a second thread. CPU of a read in the gateway: 5.95 ms before, "
-    "2.72 after; 1.75 times the requests/s, and 1.84 when measured again (five pairs in turns each, "
-    "busy machine). A job past its first gate asks one query more than this one. Before that, "
-    "connections that stay and the query of the progress made once had given 1.6 to 2 times. Left: "
+    "2.72 after; 1.75 times the requests/s, then 1.84 (five pairs in turns each, busy machine). A "
+    "job past its first gate asks one query more than this one. Before that, connections "
+    "that stay and the query of the progress made once had given 1.6 to 2 times. Left: "
     "43 % Postgres (transaction and project 16, job 13, stages 8, iterations 6), 6 % a thread for "
     "it, 5 % from rows to JSON, the rest HTTP. A route without a database has the last only.",
     "py-spy on /judge (16 connections): in the gateway routing was 14 %, and in both processes "
@@ -61,7 +61,8 @@ PROFILE = (
     "pairs; on the read no difference was found; the bare routes are started by the same program, "
     "so theirs is frozen, too); a ruling is not taken apart and checked again (not measured by "
     "itself). Together 1.28 times, then 1.30 (five pairs in turns each, busy machine); CPU of a "
-    "call in the gateway 1.30 ms before and 0.92 after, in the evaluator 1.52 and 1.21. Left in the gateway: "
+    "call in the gateway 1.30 ms before and 0.92 after, in the evaluator 1.52 and 1.21. "
+    "Left in the gateway: "
     "25 % layers around the route, 18 % asking the evaluator, 18 % dependencies and the body's "
     "check, 12 % sending and the log, 7 % watching whether the client leaves; in the evaluator "
     "38 % HTTP of its own, 27 % asking the engine, 21 % the judgment, 5 % looking the alias up.",
