@@ -5,8 +5,9 @@
 
 Each round posts a job and takes the seconds of its judge stage, from the first chunk's start to the
 last one's end: Celery, leases, artifacts and all. Then the same requests (same prompts, seeds and
-samples) go to the same server again: from a bare asyncio client (aiohttp) that holds 256 requests
-in flight, and in batches of 50, each of which waits for its slowest. The order of the three
+samples, a few of which make one request) go to the same server again: from a bare asyncio client
+(aiohttp) that holds 256 samples in flight, and in batches of 48, each of which waits for its
+slowest. The order of the three
 alternates as far as it can (the job comes first, for it makes the pairs), and the server's prefix
 cache is emptied before each.
 """
@@ -30,13 +31,15 @@ from sqlalchemy import create_engine, text
 
 from selftaught.client import Client, Job
 from selftaught.hashing import stable_seed
+from selftaught.inference.vllm import TOGETHER, seed_of
 from selftaught.judging import ORDERS, load_judge_template
 from selftaught.stack.handle import Stack
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = 8
-WINDOW = 256
-BATCH = 50
+WINDOW = 256 // TOGETHER
+BATCH = 48 // TOGETHER
+"""Requests."""
 WORKERS = 3
 Body = dict[str, Any]
 
@@ -136,8 +139,8 @@ def reset(url: str) -> None:
     httpx.post(f"{url}/reset_prefix_cache", timeout=60).raise_for_status()
 
 
-def requests(job: Job, home: Path) -> list[Body]:
-    """What the judge stage sent, as bodies for /v1/completions."""
+def requests(job: Job, home: Path, together: int = TOGETHER) -> list[Body]:
+    """What the judge stage sent, as bodies for /v1/completions, so many samples in each."""
     from transformers import AutoTokenizer
 
     recipe = job.recipe
@@ -155,10 +158,10 @@ def requests(job: Job, home: Path) -> list[Body]:
             )
             ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
             seed = stable_seed(stable_seed(recipe["seed"], 1), "judge", pair["id"], order)
-            bodies += [
-                {"model": folder.name, "prompt": ids, "seed": stable_seed(seed, sample), **sampling}
-                for sample in range(recipe["judge"]["samples"])
-            ]
+            samples = range(recipe["judge"]["samples"])
+            for some in (samples[first : first + together] for first in samples[::together]):
+                body = {"model": folder.name, "prompt": ids, **sampling}
+                bodies.append({**body, "seed": seed_of(seed, some.start), "n": len(some)})
     return bodies
 
 

@@ -92,14 +92,28 @@ class _ChatSession:
     def cost(self, prompt: list[Message], sampling: Sampling) -> float:
         return 1
 
+    def together(self, sampling: Sampling) -> int:
+        return 1  # not every server knows `n`, nor gives its choices seeds that follow on
+
     async def ask(
         self,
         prompt: list[Message],
         seed: int,
-        sample: int,
+        samples: range,
         sampling: Sampling,
         hear: Hear | None = None,
         marks: tuple[str, ...] = (),
+    ) -> list[Completion] | EngineRefused:
+        found = await self._ask(prompt, stable_seed(seed, samples.start), sampling, hear, marks)
+        return found if isinstance(found, EngineRefused) else [found]
+
+    async def _ask(
+        self,
+        prompt: list[Message],
+        seed: int,
+        sampling: Sampling,
+        hear: Hear | None,
+        marks: tuple[str, ...],
     ) -> Completion | EngineRefused:
         body: dict[str, Any] = {
             "model": self.engine.model,
@@ -108,7 +122,7 @@ class _ChatSession:
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
             "n": 1,
-            "seed": stable_seed(seed, sample),
+            "seed": seed,
         }
         if sampling.top_k:
             body["top_k"] = sampling.top_k  # vLLM's extension; other servers may reject it

@@ -2,8 +2,8 @@
 
 Dialogues are asked side by side. A dialogue decides by itself, from what came back, whether it asks
 again; meanwhile the others run on. New ones begin only when the window has room, so memory is
-bounded by the window, and the samples of one prompt go out one behind the other, so that a server
-with a prefix cache computes the prompt once.
+bounded by the window, and the samples of one prompt go out one behind the other, or some of them in
+one request, so that a server with a prefix cache computes the prompt once.
 """
 
 from __future__ import annotations
@@ -118,17 +118,21 @@ class Session(Protocol[Prompt]):
         """What one sample takes of the window."""
         ...
 
+    def together(self, sampling: Sampling) -> int:
+        """So many samples of a prompt go out as one request, at most."""
+        ...
+
     async def ask(
         self,
         prompt: Prompt,
         seed: int,
-        sample: int,
+        samples: range,
         sampling: Sampling,
         hear: Hear | None = None,
         marks: tuple[str, ...] = (),
-    ) -> Completion | EngineRefused:
-        """One sample (`marks` as in Request); an EngineRefused that is returned is about this
-        prompt alone."""
+    ) -> list[Completion] | EngineRefused:
+        """These samples, at most `together`, and one if `hear` is told of it (`marks` as in
+        Request); an EngineRefused that is returned is about this prompt alone."""
         ...
 
 
@@ -219,29 +223,34 @@ class _Call(Generic[Prompt]):
             request, sampling = asked
             if request.messages is not messages:  # one that asks on is not prepared again
                 messages, prompt = request.messages, self._session.prepare(request.messages)
+            some = 1 if request.hear else self._session.together(sampling)
+            end = request.first + request.n
             async with asyncio.TaskGroup() as siblings:
-                samples = [
-                    siblings.create_task(self._one(prompt, request, sample, sampling))
-                    for sample in range(request.first, request.first + request.n)
+                parts = [
+                    siblings.create_task(
+                        self._some(prompt, request, range(first, min(first + some, end)), sampling)
+                    )
+                    for first in range(request.first, end, some)
                 ]
-            asked = answer(dialogue, [one.result() for one in samples])
+            asked = answer(dialogue, [one for part in parts for one in part.result()])
 
-    async def _one(
-        self, prompt: Prompt, request: Request, sample: int, sampling: Sampling
-    ) -> Completion:
-        hear = request.hear if sample == request.first else None
-        async with self._session.window.hold(self._session.cost(prompt, sampling)):
+    async def _some(
+        self, prompt: Prompt, request: Request, samples: range, sampling: Sampling
+    ) -> list[Completion]:
+        hear = request.hear if samples.start == request.first else None
+        cost = len(samples) * self._session.cost(prompt, sampling)
+        async with self._session.window.hold(cost):
             self.began = min(self.began, time.perf_counter())
             found = await self._session.ask(
-                prompt, request.seed, sample, sampling, hear, request.marks
+                prompt, request.seed, samples, sampling, hear, request.marks
             )
         if isinstance(found, EngineRefused):
             self._refusals.append(found)
-            return Completion("", "rejected", 0, 0)
+            return [Completion("", "rejected", 0, 0)] * len(samples)
         self._answered = True
-        self.samples += 1
-        self.prompt_tokens += found.prompt_tokens
-        self.completion_tokens += found.completion_tokens
+        self.samples += len(found)
+        self.prompt_tokens += sum(one.prompt_tokens for one in found)
+        self.completion_tokens += sum(one.completion_tokens for one in found)
         return found
 
     def check(self) -> None:

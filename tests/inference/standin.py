@@ -91,8 +91,15 @@ class StandIn:
         content: dict[str, Any] = {"text": said}
         if "messages" in body:
             content = {"message": {"role": "assistant", "content": said}}
-        choice = {"index": 0, **content, "finish_reason": reason}
-        return JSONResponse({"model": body["model"], "choices": [choice], "usage": usage})
+        choices = [{"index": 0, **content, "finish_reason": reason}]
+        if (n := body.get("n", 1)) > 1:  # of plain completions, as vLLM does
+            texts = [self.reply(text, body["seed"] + index) for index in range(n)]
+            choices = [
+                {"index": index, "text": one, "finish_reason": reason, "token_ids": [0] * 3}
+                for index, one in enumerate(texts)
+            ]
+            usage |= {"completion_tokens": 3 * n}
+        return JSONResponse({"model": body["model"], "choices": choices, "usage": usage})
 
     async def _stream(
         self, said: str, reason: str, usage: dict[str, int], chat: bool, fault: str

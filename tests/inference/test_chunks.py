@@ -138,7 +138,11 @@ def test_a_call_that_is_cancelled_ends_at_the_server(server: StandIn) -> None:
         async with engine.session() as session:
             call = asyncio.create_task(
                 session.ask(
-                    list(ask("hold: on and on").messages), 1, 0, SAMPLING, lambda text: first.set()
+                    list(ask("hold: on and on").messages),
+                    1,
+                    range(1),
+                    SAMPLING,
+                    lambda text: first.set(),
                 )
             )
             while not first.is_set():

@@ -28,8 +28,11 @@ class Scripted(StreamingEngine[str]):
 
     model = "scripted"
 
-    def __init__(self, answer: Answer, limit: float = 4, cost: float = 1) -> None:
-        self.answer, self.limit, self.price = answer, limit, cost
+    def __init__(
+        self, answer: Answer, limit: float = 4, cost: float = 1, together: int = 1
+    ) -> None:
+        self.answer, self.limit, self.price, self.some = answer, limit, cost, together
+        self.asked: list[range] = []
         self.prepared: list[str] = []
         self.now = self.most = 0
 
@@ -45,21 +48,30 @@ class Scripted(StreamingEngine[str]):
     def cost(self, prompt: str, sampling: Sampling) -> float:
         return self.price
 
+    def together(self, sampling: Sampling) -> int:
+        return self.some
+
     async def ask(
         self,
         prompt: str,
         seed: int,
-        sample: int,
+        samples: range,
         sampling: Sampling,
         hear: Hear | None = None,
         marks: tuple[str, ...] = (),
-    ) -> Completion | EngineRefused:
-        self.now += 1
+    ) -> list[Completion] | EngineRefused:
+        self.now += len(samples)
         self.most = max(self.most, self.now)
+        self.asked.append(samples)
         try:
-            return await self.answer(prompt, sample)
+            found = []
+            for sample in samples:
+                if isinstance(one := await self.answer(prompt, sample), EngineRefused):
+                    return one
+                found.append(one)
+            return found
         finally:
-            self.now -= 1
+            self.now -= len(samples)
 
 
 def said(text: str) -> Completion:
@@ -211,6 +223,23 @@ def test_who_gives_up_at_the_head_lets_in_who_fits() -> None:
     asyncio.run(scene())
 
 
+def test_samples_of_a_prompt_go_out_together_and_take_the_room_of_all() -> None:
+    engine = Scripted(echo, limit=4, together=3)
+    answers = engine.generate([request("a", 7, 5), request("b", 2)], Sampling())
+    assert [[one.text for one in some] for some in answers] == [
+        [f"a{sample}" for sample in range(5, 12)],
+        ["b0", "b1"],
+    ]
+    assert sorted(engine.asked, key=str) == [range(2), range(11, 12), range(5, 8), range(8, 11)]
+    assert engine.most <= 4
+
+
+def test_a_sample_that_is_heard_goes_alone() -> None:
+    engine = Scripted(echo, together=3)
+    engine.generate([Request([{"role": "user", "content": "a"}], 0, 2, hear=print)], Sampling())
+    assert engine.asked == [range(1), range(1, 2)]
+
+
 def test_a_failure_ends_the_call_and_is_told_as_it_is() -> None:
     async def answer(prompt: str, sample: int) -> Completion:
         if prompt == "bad":
@@ -231,6 +260,9 @@ async def refuse(prompt: str, sample: int) -> Completion | EngineRefused:
 
 def test_a_refused_prompt_is_rejected_and_the_others_are_answered() -> None:
     answers = Scripted(refuse).generate([request("odd", 2), request("fine")], Sampling())
+    assert [[c.finish_reason for c in some] for some in answers] == [["rejected"] * 2, ["stop"]]
+    asked = [request("odd", 2), request("fine")]
+    answers = Scripted(refuse, together=4).generate(asked, Sampling())
     assert [[c.finish_reason for c in some] for some in answers] == [["rejected"] * 2, ["stop"]]
 
 

@@ -14,6 +14,7 @@ import pytest
 from selftaught.client import Client, Job
 from selftaught.contracts import SamplingSettings
 from selftaught.inference.protocol import Request
+from selftaught.inference.vllm import seed_of
 from selftaught.stack.handle import Stack
 from tests.vllm.conftest import await_, events, rows, server_urls
 
@@ -74,6 +75,20 @@ def test_the_prefix_cache_is_hit(job: Job) -> None:
         stage.counts["tokens"] for stage in spent[1].stages if stage.kind == "validate"
     )
     assert done["generation_tokens"] == sampled  # no judgment was asked for twice
+
+
+def test_a_sample_does_not_depend_on_those_that_are_asked_with_it(stack: Stack, job: Job) -> None:
+    (url,) = server_urls(stack)
+    body = {"model": "smallworld", "prompt": list(range(2, 40)), "max_tokens": 16}
+
+    def texts(seed: int, n: int) -> list[str]:
+        sent = {**body, "seed": seed, "n": n}
+        answer = httpx.post(f"{url}/v1/completions", json=sent, timeout=120).raise_for_status()
+        return [choice["text"] for choice in answer.json()["choices"]]
+
+    together = texts(seed_of(3, 5), 4)
+    assert len(set(together)) > 1
+    assert together == [texts(seed_of(3, sample), 1)[0] for sample in range(5, 9)]
 
 
 def logprobs(url: str, model: str) -> list[float]:
