@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.frame import ROOT
+from benchmarks.frame import ROOT, told
 
 Json = dict[str, Any]
 OUT = ROOT / "build" / "bench"
@@ -89,10 +89,10 @@ def run(name: str) -> None:
 
 def page(found: dict[str, Json]) -> str:
     """docs/benchmarks.md."""
-    told = [one for one in found.values() if "failed" not in one]
+    good = [one for one in found.values() if "failed" not in one]
     minutes = sum(one["seconds"] for one in found.values()) / 60
-    machines = sorted({one["machine"] for one in told})
-    commits = sorted({one["commit"] for one in told})
+    machines = sorted({one["machine"] for one in good})
+    commits = sorted({one["commit"] for one in good})
     lines = [HEAD.format(machine="; ".join(machines), commit=", ".join(commits), minutes=minutes)]
     for name, bench in BENCHES.items():
         one = found.get(name)
@@ -109,8 +109,8 @@ def page(found: dict[str, Json]) -> str:
 
 
 def versions(one: Json) -> str:
-    told = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
-    return f"; {told}" if told else ""
+    named = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
+    return f"; {named}" if named else ""
 
 
 def row(of: Json) -> str:
@@ -122,7 +122,7 @@ def row(of: Json) -> str:
     aims = [("at least", of["at_least"]), ("at most", of["at_most"])]
     aim = ", ".join(f"{word} {value:g}" for word, value in aims if value is not None)
     met = {None: "", True: ", met", False: ", **missed**"}[of["met"]]
-    cells = [of["what"], of["peer"], f"{ours:,.4g} {of['unit']}", f"{theirs:,.4g} {of['unit']}"]
+    cells = [of["what"], of["peer"], *(f"{told(one)} {of['unit']}" for one in (ours, theirs))]
     return f"| {' | '.join(cells)} | **{of['ratio']:.2f}** | {spread} | {aim}{met} |"
 
 

@@ -107,9 +107,14 @@ def line(row: Row) -> str:
     spread = f"{min(row.ratios):.2f} to {max(row.ratios):.2f}, {len(row.ratios)} pairs"
     aim = {None: "", True: "; met", False: "; MISSED"}[row.met]
     return (
-        f"{row.what}: {ours:,.4g} against {row.peer} {theirs:,.4g} {row.unit}, "
+        f"{row.what}: {told(ours)} against {row.peer} {told(theirs)} {row.unit}, "
         f"ratio {row.ratio:.2f} ({spread}){aim}"
     )
+
+
+def told(figure: float) -> str:
+    """With four digits that mean something, or all before the point."""
+    return f"{figure:,.0f}" if figure >= 1000 else f"{figure:.4g}"
 
 
 def commit() -> str:

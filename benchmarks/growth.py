@@ -2,15 +2,17 @@
 
     python -m benchmarks.growth
 
-*Instructions.* One iteration of the quickstart job with the shipped seed on 168, 672 and 2,688
+*Instructions.* One iteration of the quickstart job with the shipped seed on 64, 256 and 1,024
 instructions (the recipe's own iteration has 2,700), training steps and held-out instructions in
-proportion, chunks of 84 so that all sizes have full ones. Each on a fresh stack with one worker of
-each kind that has run a small job before, so that imports and the first start are behind it. Time
-is from the job's creation to its end, by Postgres's clock. A job starts a training process of its
-own and crosses eleven stages whatever its size: that is in the time, weighs most on the small job,
-and would hide growth, so what each *further* instruction costs stands beside it. Memory is the
-kernel's own high-water mark of each process since the job began (Postgres: the proportional share
-of all its processes, once a second). The database's bytes are what it grew by.
+proportion, chunks of 32 so that all sizes have full ones. Each turn has a fresh stack with one
+worker of each kind that has run a small job before, so that imports and the first start are behind
+it, and runs the sizes from the smallest to the largest: what a smaller job may have left in memory
+counts against the larger one, never for it. Time is from the job's creation to its end, by
+Postgres's clock. A job starts a training process of its own and crosses eleven stages whatever its
+size: that is in the time, weighs most on the small job, and would hide growth, so what each
+*further* instruction costs stands beside it. Memory is the kernel's own high-water mark of each
+process since the job began (Postgres: the proportional share of all its processes, once a second).
+The database's bytes are what it grew by.
 
 *Jobs.* See benchmarks/many_jobs.py.
 """
@@ -19,23 +21,19 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import psutil
 
 from benchmarks import many_jobs
-from benchmarks.frame import Row, in_turns, publish
+from benchmarks.frame import PAIRS, Row, publish
 from benchmarks.quickstart import opened, post
 from selftaught.client import Client
 from selftaught.stack.handle import Stack
 
-SIZES = {"1x": 168, "4x": 672, "16x": 2_688}
-CHUNK = 84
-PAIRS = 3
-"""Of the job's sizes: a turn of all three takes minutes."""
+SIZES = {"1x": 64, "4x": 256, "16x": 1_024}
+CHUNK = 32
 AT_MOST = 1.1
 TICK = 1.0
 MIB = 2**20
@@ -57,18 +55,15 @@ def main() -> None:
     runs: dict[str, list[Run]] = defaultdict(list)
     rows_of_job: list[many_jobs.Rows] = []
 
-    def one(size: str) -> float:
+    for _ in range(PAIRS):
         with opened() as (stack, client):
-            run = measured(stack, client, SIZES[size])
-            if not rows_of_job:
-                (job,) = client.jobs.list(model="growth")
-                rows_of_job.append(many_jobs.rows_of(stack.database_url, job.id))
-        runs[size].append(run)
-        print(f"{size}: {SIZES[size]:,} instructions in {run.seconds:.1f} s", flush=True)
-        return run.seconds
-
-    sides: dict[str, Callable[[], float]] = {size: partial(one, size) for size in SIZES}
-    in_turns(sides, PAIRS)
+            for size, instructions in SIZES.items():
+                run = measured(stack, client, instructions)
+                runs[size].append(run)
+                print(f"{size}: {instructions:,} instructions in {run.seconds:.1f} s", flush=True)
+                if not rows_of_job:
+                    (job,) = client.jobs.list(model="growth")
+                    rows_of_job.append(many_jobs.rows_of(stack.database_url, job.id))
     latencies, databases = many_jobs.measure(rows_of_job[0])
     publish(
         "growth",
@@ -77,9 +72,9 @@ def main() -> None:
             "Instructions: seconds "
             + "; ".join(
                 f"{size} ({SIZES[size]:,}) {', '.join(f'{run.seconds:.1f}' for run in of)}"
-                for size, of in sorted(runs.items(), key=lambda item: SIZES[item[0]])
+                for size, of in runs.items()
             )
-            + f". {PAIRS} turns instead of 5: each takes minutes.",
+            + ".",
             "A further instruction: (4x to 16x) against (1x to 4x), so that what every job costs, "
             "however small it is, falls out.",
             f"Jobs: {databases}; the medians of {many_jobs.CALLS} calls a turn, the rows copies "

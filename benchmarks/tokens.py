@@ -96,7 +96,7 @@ NOTES = [
     "do the platform's. The tokens a second of the bare clients are what the server can do; the "
     "rest of distilabel's time is the start of its processes, a few seconds however long it runs. "
     "Its default, batches of 50 prompts, was tried and is no slower here. What is faster is to ask "
-    "less: the last row.",
+    "less: the rows of kept examples.",
     "The time of distilabel's pipeline includes the start of its processes and its files; the "
     "platform's workers run before, and its files and rows are in its time. The row of the "
     "requests alone leaves out all of distilabel's own work but none of the platform's.",
@@ -365,8 +365,10 @@ def tell(turns: Sequence[Turn], speeds: dict[str, list[float]], missing: dict[st
         sum(turn.found["distilabel"].tokens) / turn.requests for turn in turns if turn.requests
     ]
     rows.append(row(f"{what}, its requests alone", "tokens/s", "distilabel", ours, alone))
-    ours, theirs = of("waves of 1", lambda one: one.pace), of("distilabel", lambda one: one.pace)
-    rows.append(row("waves of 1: kept examples", "examples/s", "distilabel", ours, theirs))
+    theirs = of("distilabel", lambda one: one.pace)
+    for way in ("waves of 4", "waves of 1"):
+        ours = of(way, lambda one: one.pace)
+        rows.append(row(f"{way}: kept examples", "examples/s", "distilabel", ours, theirs))
     publish("tokens", rows, notes(turns) if turns else [])
 
 
