@@ -56,6 +56,7 @@ TOGETHER = 4
 """Samples of a request. With the shipped model on two cores a client that sends 4 gets 1.1 times as
 many tokens a second as one that sends 1; with 8 or 15 it gets fewer again."""
 _BY_NUMBER = "return_tokens_as_token_ids"
+_EACH = "return_token_ids"
 
 
 class VllmEngine(StreamingEngine[list[int]]):
@@ -133,7 +134,7 @@ class _TokenSession:
             **sampling.model_dump(),
         }
         if len(samples) > 1:  # vLLM adds its place to the seed of each, and tells by `usage` all
-            body |= {"n": len(samples), "return_token_ids": True}
+            body |= {"n": len(samples), _EACH: True}
         # Tokens by number, for their texts alone do not tell " A" from "A".
         if marks:
             body |= {"logprobs": TOP, _BY_NUMBER: True}
