@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from selftaught.stack.handle import Stack
 
@@ -82,9 +82,17 @@ def test_pairs_are_filtered(page: Page, done: dict[str, Any], told: list[dict[st
         expect(links).to_have_count(len(wanted))
         if wanted:
             expect(links.first).to_contain_text(wanted[0])
-    page.get_by_label("Show").select_option("")
     last = told[-1]["id"]
-    page.get_by_label("Id begins with").fill(last)
+    begins = page.get_by_label("Id begins with")
+    held: list[Route] = []
+    page.route("**/pairs?*", lambda route: held.append(route), times=1)
+    page.get_by_label("Show").select_option("")
+    begins.fill(last)  # while the list is still to come
+    while not held:
+        page.wait_for_timeout(10)
+    held[0].continue_()
+    expect(links).to_have_count(25)
+    expect(begins).to_have_value(last)
     page.keyboard.press("Enter")
     expect(links).to_have_count(sum(one["id"].startswith(last) for one in told))
 

@@ -71,7 +71,7 @@ function Browser({ job, iteration, numbers, query }) {
       <${Field} label="Iteration">${(given) => html`<select ...${given} value=${iteration} onChange=${(event) => filter({ iteration: event.target.value })}>${numbers.map((n) => html`<option value=${n}>${n}</option>`)}</select>`}<//>
       <${Field} label="Show">${(given) => html`<select ...${given} value=${query.outcome || ""} onChange=${(event) => filter({ outcome: event.target.value })}>
         <option value="">all pairs</option>${Object.entries(OUTCOMES).map(([value, [name, , told]]) => html`<option value=${value}>${name}: ${told.toLowerCase()}</option>`)}</select>`}<//>
-      <${Field} label="Id begins with">${(given) => html`<input ...${given} value=${query.begins || ""} onChange=${(event) => filter({ begins: event.target.value })} />`}<//>
+      <${Field} label="Id begins with">${(given) => html`<input ...${given} key=${query.begins || ""} defaultValue=${query.begins || ""} onChange=${(event) => filter({ begins: event.target.value })} />`}<//>
     </div>
     <div class=${`browser ${onlyOnePart}`}>
       <section class="card pair-list" aria-label="Pairs">
