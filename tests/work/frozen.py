@@ -1,17 +1,19 @@
 """A worker of its own process, to be frozen in the middle: python -m tests.work.frozen CHUNK
 
-Tells `working`, waits for a line, and then does whatever a worker does.
+Tells `working`, waits for a line, and then does whatever a worker does: after `go on` at once,
+after `look` nothing until its heart has noticed that the lease is lost.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from selftaught import engines
+from selftaught import engines, stopping
 from selftaught.artifacts import publish_rows
 from selftaught.contracts import EngineSettings
 from selftaught.database import transaction
@@ -24,7 +26,10 @@ from selftaught.work.worker import Handler, run_one
 def run(lease: Lease) -> Result:
     sys.stdout.write("working\n")
     sys.stdout.flush()
-    sys.stdin.readline()
+    noticing = sys.stdin.readline() == "look\n"
+    while noticing:
+        stopping.check()
+        time.sleep(0.01)
     with transaction() as session:
         version = session.scalars(
             select(ModelVersion).where(ModelVersion.model == lease.job_id)

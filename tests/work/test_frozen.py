@@ -49,8 +49,12 @@ def there_is(job_id: str) -> tuple[list[int], list[str], list[tuple[int, str]]]:
     return rows, files, [(event.seq, event.type) for event in events(job_id)]
 
 
-@pytest.mark.parametrize("heartbeat", ["0.2", "3600"], ids=["notices", "does-not-notice"])
-def test_a_frozen_worker_applies_nothing(heartbeat: str) -> None:
+@pytest.mark.parametrize(
+    ("heartbeat", "then"),
+    [("0.2", "look\n"), ("3600", "go on\n")],
+    ids=["notices", "does-not-notice"],
+)
+def test_a_frozen_worker_applies_nothing(heartbeat: str, then: str) -> None:
     job_id = make_job()
     drain(job_id, until="select")
     (chunk_id,) = ready(job_id)
@@ -61,7 +65,7 @@ def test_a_frozen_worker_applies_nothing(heartbeat: str) -> None:
     assert run_one(chunk_id, "another", HANDLERS) is True
     done, before = chunk(chunk_id), there_is(job_id)
     worker.send_signal(signal.SIGCONT)
-    said, _ = worker.communicate("go on\n", timeout=120)
+    said, _ = worker.communicate(then, timeout=120)
     assert said == "False\n" and worker.returncode == 0
     assert there_is(job_id) == before
     after = chunk(chunk_id)
