@@ -77,9 +77,9 @@ def main() -> None:
             + ".",
             "A further instruction: (4x to 16x) against (1x to 4x), so that what every job costs, "
             "however small it is, falls out.",
-            "The evaluator's worker scores held-out pairs in chunks of the same size, of which the 1x "
-            "job, with 8 held-out instructions, does not fill one; we suppose that this is what it "
-            "needs more of at 16x, and did not measure it.",
+            "The evaluator's worker scores held-out pairs in chunks of the same size, of which the "
+            "1x job, with 8 held-out instructions, does not fill one; we suppose that this is what "
+            "it needs more of at 16x, and did not measure it.",
             f"Jobs: {databases}; the medians of {many_jobs.CALLS} calls a turn, the rows copies "
             "of one real job's, VACUUM ANALYZE done as autovacuum would.",
         ],
