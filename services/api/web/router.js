@@ -1,6 +1,6 @@
 // Addresses are `#/jobs/job_1?tab=events`: the gateway serves one page, and links stay links.
 
-import { useEffect, useState } from "./vendor/preact.js";
+import { useLayoutEffect, useState } from "./vendor/preact.js";
 
 function here() {
   const [path, query = ""] = (location.hash.slice(1) || "/").split("?");
@@ -10,7 +10,7 @@ function here() {
 // {path, query}, kept up to date.
 export function useAddress() {
   const [address, setAddress] = useState(here);
-  useEffect(() => {
+  useLayoutEffect(() => { // at once: an address that changes before the first paint is not missed
     const moved = () => {
       setAddress(here());
       scrollTo(0, 0);
