@@ -89,12 +89,13 @@ NOTES = [
     "1 make was worse there ([results.md](results.md)), so 4 stays the default.",
     "distilabel 1.5.3 sends one request with n = 15 for an input, the platform three with n = 4 "
     "and one with n = 3; it sent 15 of n = 1 before, and a bare client was 1.12 times as fast with "
-    "n = 4, 1.05 times with n = 8 and 1.04 times with n = 15 (4 turns). The bare client with n = "
-    "15 sends what distilabel sends.",
-    "Where the platform loses to the bare client (one turn, the server's own counts each 0.4 s, "
-    "busy machine): for about a second of each stage, however long it is, the server is not full: "
-    "until the first prompts are there, where the first chunks of three workers end together (75 "
-    "sequences of 128), and at the end; and the workers need some of the two cores. Tried: four "
+    "n = 4, 1.05 times with n = 8 and 1.04 times with n = 15 (4 turns). Again, quietly, in 7 "
+    "turns: n = 8 was 1.01 times and n = 15 0.97 times as fast as n = 4. The bare client with "
+    "n = 15 sends what distilabel sends.",
+    "Where the platform loses to the bare client: in a quiet turn, by the server's own counts each "
+    "0.4 s, both keep it full (102 to 128 of 128 sequences run, others wait) but for half a second "
+    "at the start and half a second at the end, and both wrote 6,830 tokens/s. In other turns it "
+    "loses to what shares the two cores: the pairs differ by more than the aim asks. Tried: four "
     "samples in a request, which made both sides faster and the ratio 0.93 instead of 0.91 (one "
     "turn of n = 1).",
     "Why 1.3 of distilabel is not there to be had with the same N: its requests, all in flight at "

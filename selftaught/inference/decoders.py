@@ -8,7 +8,7 @@ transformers cache and works for every architecture. Neither knows about samplin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +19,9 @@ ATTENTION = "selftaught_shared_prefix"
 SHARED_ARCHITECTURES = frozenset({"llama", "qwen2", "qwen3"})
 _BLOCK = 32
 """Columns by which the cache of own tokens grows at first; later it doubles."""
+
+_POSITIONS = 4096
+"""Of prompts computed together, so that what a layer needs does not grow with the batch."""
 
 
 class Decoder(Protocol):
@@ -56,7 +59,7 @@ class SharedPrefixDecoder:
         self._body: Any = model.get_decoder()
         self._head: Any = model.get_output_embeddings()
         self._device = model.device
-        self._prefilling = False
+        self._prefilling: slice | None = None
         self._prompt: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._own: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._steps = 0
@@ -70,16 +73,22 @@ class SharedPrefixDecoder:
         bias = torch.zeros(padding.shape).masked_fill_(padding, float("-inf"))
         self._bias = bias[:, None, None].to(self._device) if bool(padding.any()) else None
         self._width = max(copies)
-        self._prompts = len(prompts)
+        self._prompts, self._longest = ids.shape
         self._slots = torch.tensor(
             [self._width * p + c for p, count in enumerate(copies) for c in range(count)]
         )
         self._lengths = lengths[self._slots // self._width].to(self._device)
         self._full = len(self._slots) == self._width * self._prompts
-        self._prefilling = True
-        hidden = self._forward(ids.to(self._device), torch.arange(ids.shape[1])[None])
-        self._prefilling = False
-        return self._head(hidden[torch.arange(len(prompts)), lengths - 1])
+        last = []
+        for part in _parts(lengths.tolist()):
+            own = lengths[part]
+            self._prefilling = part
+            hidden = self._forward(
+                ids[part, : own.max()].to(self._device), torch.arange(int(own.max()))[None]
+            )
+            last.append(hidden[torch.arange(len(own)), own - 1])
+        self._prefilling = None
+        return self._head(torch.cat(last))
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         positions = (self._lengths + self._steps)[:, None]
@@ -128,8 +137,8 @@ class SharedPrefixDecoder:
         scaling: float,
     ) -> torch.Tensor:
         """Attention of one layer: [rows, heads, q, size] -> [rows, q, heads, size]."""
-        if self._prefilling:
-            self._prompt.append((key.contiguous(), value.contiguous()))
+        if self._prefilling is not None:
+            self._remember(layer, self._prefilling, key, value)
             out = F.scaled_dot_product_attention(
                 query, key, value, is_causal=True, scale=scaling, enable_gqa=True
             )
@@ -167,6 +176,15 @@ class SharedPrefixDecoder:
         x = x.reshape(prompts * self._width, shared, group, last)
         return x if self._full else x[self._slots.to(x.device)]
 
+    def _remember(self, layer: int, part: slice, key: torch.Tensor, value: torch.Tensor) -> None:
+        """The prompt keys and values of some prompts; behind them zeros, as their weight is 0."""
+        if layer == len(self._prompt):
+            shape = (self._prompts, key.shape[1], self._longest, key.shape[3])
+            self._prompt.append((key.new_zeros(shape), value.new_zeros(shape)))
+        keys, values = self._prompt[layer]
+        keys[part, :, : key.shape[2]] = key
+        values[part, :, : value.shape[2]] = value
+
     def _append(
         self, layer: int, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -184,6 +202,17 @@ class SharedPrefixDecoder:
         values[:, :, self._steps] = value[:, :, 0]
         end = self._steps + 1
         return keys[:, :, :end], values[:, :, :end]
+
+
+def _parts(lengths: Sequence[int]) -> Iterator[slice]:
+    """Neighbours that, padded to the longest of them, have at most _POSITIONS; at least one."""
+    start = longest = 0
+    for place, length in enumerate(lengths):
+        longest = max(longest, length)
+        if place > start and (place + 1 - start) * longest > _POSITIONS:
+            yield slice(start, place)
+            start, longest = place, length
+    yield slice(start, len(lengths))
 
 
 def _shared_prefix_attention(

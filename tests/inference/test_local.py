@@ -17,6 +17,7 @@ from selftaught.inference import (
     Request,
     Sampling,
     close_engines,
+    decoders,
     factory,
     open_engine,
 )
@@ -95,6 +96,26 @@ def test_both_decoders_agree(tiny_model: Path, engine: LocalEngine) -> None:
     assert supports_shared_prefix(plain.model)
     assert plain.generate(REQUESTS, WARM) == engine.generate(REQUESTS, WARM)
     assert plain.generate(REQUESTS, GREEDY) == engine.generate(REQUESTS, GREEDY)
+
+
+def test_long_prompts_are_computed_a_few_at_a_time(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = LocalEngine(tiny_model)
+    widths: list[torch.Size] = []
+    engine.model.get_decoder().register_forward_pre_hook(
+        lambda _module, _args, given: widths.append(given["input_ids"].shape), with_kwargs=True
+    )
+    whole = engine.generate(REQUESTS, WARM)
+    assert widths[0][0] > 1, "all of a batch at once"
+    most = 2 * widths[0][1]
+    monkeypatch.setattr(decoders, "_POSITIONS", most)
+    widths.clear()
+    assert engine.generate(REQUESTS, WARM) == whole
+    prefills = [shape for shape in widths if shape[1] > 1]
+    assert len(prefills) > 1 and max(shape.numel() for shape in prefills) <= most
+    monkeypatch.setattr(decoders, "_POSITIONS", 1)  # less than any prompt
+    assert engine.generate(REQUESTS, WARM) == whole
 
 
 def test_the_context_ends_a_completion_and_rejects_a_prompt(tmp_path: Path) -> None:
