@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.proof import FILTERS, ROOT, WORLD, commit
+from benchmarks.frame import commit
+from benchmarks.proof import FILTERS, ROOT, WORLD
 from selftaught.client import Client
 from selftaught.contracts import IterationOut
 from selftaught.iterations import row_of

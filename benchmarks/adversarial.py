@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from benchmarks.proof import ROOT, WORLD, commit
+from benchmarks.frame import commit
+from benchmarks.proof import ROOT, WORLD
 from selftaught import aliases
 from selftaught.adversarial import ATTACKS, Damage, Judged, Responses, attacked, damage, judge
 from selftaught.database import transaction

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from benchmarks.proof import HOME, SEEDS, WORLD, commit
+from benchmarks.frame import commit
+from benchmarks.proof import HOME, SEEDS, WORLD
 from seeds.splits import pairs
 from seeds.world import disorder
 from selftaught.client import Client, Evaluation

@@ -19,6 +19,7 @@ from pathlib import Path
 from benchmarks import machine
 
 ROOT = Path(__file__).resolve().parent.parent
+WRITTEN = ("docs/benchmarks.md", "docs/results.md")
 PAIRS = 5
 """Both sides are measured so often, at least."""
 
@@ -118,7 +119,12 @@ def told(figure: float) -> str:
 
 
 def commit() -> str:
-    """The commit that is checked out, with a mark if files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """The code that ran, marked if files differ from it; what benchmarks write does not count."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--", ".", *(f":!{page}" for page in WRITTEN))
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("-dirty" if changed else "")

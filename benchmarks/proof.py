@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import time
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.frame import commit
 from selftaught.client import Client
 from selftaught.contracts import Recipe
 from selftaught.controls import Results, known, means, run_jobs, slug
@@ -177,17 +177,6 @@ def render(results: Results) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def commit() -> str:
-    """The code that ran; the page that this script itself writes does not make it dirty."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--", ".", ":!docs/results.md")
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("-dirty" if changed else "")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks.proof import ROOT, commit
+from benchmarks.frame import commit
+from benchmarks.proof import ROOT
 from selftaught.client import Client, Evaluation, Job
 from selftaught.contracts import IterationOut
 from selftaught.controls import known
