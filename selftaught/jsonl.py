@@ -51,10 +51,12 @@ def read_page(
     rows: list[tuple[int, Row]] = []
     with path.open("rb") as file:
         if after is not None:
-            end = file.seek(0, SEEK_END)
+            nothing = ValueError(f"no row begins at byte {after}")
+            if after >= file.seek(0, SEEK_END):  # asked first: a file cannot be that long
+                raise nothing
             file.seek(max(after - 1, 0))
-            if after >= end or (after > 0 and file.read(1) != b"\n"):
-                raise ValueError(f"no row begins at byte {after}")
+            if after > 0 and file.read(1) != b"\n":
+                raise nothing
             file.readline()
         offset = first = file.tell()
         while line := file.readline():

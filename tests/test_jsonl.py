@@ -46,7 +46,7 @@ def test_pages_of_a_file(tmp_path: Path) -> None:
         assert [(at, row["id"]) for at, row in found] == list(zip(offsets, ids, strict=False))
 
 
-@pytest.mark.parametrize("after", [1, 5, 10**9])
+@pytest.mark.parametrize("after", [1, 5, 10**9, 2**63 - 1])
 def test_a_page_begins_behind_a_row(tmp_path: Path, after: int) -> None:
     write(tmp_path / "f", ["a", "b"])
     with pytest.raises(ValueError, match="no row begins at byte"):

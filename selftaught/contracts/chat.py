@@ -25,20 +25,25 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Fields of OpenAI's that are not supported, with the values that ask for nothing."""
 _ABOUT = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
 """Fields that say who asks; what is answered does not depend on them."""
-_NOTHING: tuple[Any, ...] = (None, [], {})
+_EMPTY: tuple[Any, ...] = ([], {})
 
 Text = Annotated[str, Field(max_length=LONGEST_CONVERSATION)]
 
 
 class _Lenient(Contract):
-    """Clients send null and empty lists for what they do not use: that is no field at all."""
+    """Clients send null for what they do not use, and null or something empty for what is not
+    supported: that is no field at all."""
 
     @model_validator(mode="before")
     @classmethod
     def _without_nothing(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {name: one for name, one in value.items() if one not in _NOTHING}
+        return {
+            name: one
+            for name, one in value.items()
+            if one is not None and (name in cls.model_fields or one not in _EMPTY)
+        }
 
 
 class TextPart(Contract):

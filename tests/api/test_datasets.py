@@ -338,6 +338,6 @@ def test_rows_come_in_pages(client: TestClient, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(datasets, "_PAGE_BYTES", 10)  # of long rows a page has few
     assert len(client.get(at, params={"limit": 5}).json()["data"]) == 1
     assert rows(5) == [f"do {n}" for n in range(7)]
-    for wrong in ("3", str(10**9)):
+    for wrong in ("3", str(10**9), str(2**63 - 1)):
         assert_problem(client.get(f"{at}?after={wrong}"), 422, "invalid_request")
     assert_problem(client.get("/v1/datasets/ds_0/rows"), 404, "dataset_not_found")
