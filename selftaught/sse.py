@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 MEDIA_TYPE = "text/event-stream"
+SCHEMA: dict[str, Any] = {"description": "Server-sent events."}
+"""Of a stream, in an OpenAPI document: a text to some readers, its single events to others."""
 END = b"\n\n"
 """What ends an event that :func:`event` wrote."""
 KEEP_ALIVE = b": keep-alive" + END

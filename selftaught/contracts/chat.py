@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import core_schema
 
 from selftaught.contracts.base import Contract, example
 from selftaught.contracts.judging import LONGEST_CONVERSATION, Named
@@ -26,6 +27,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 _ABOUT = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
 """Fields that say who asks; what is answered does not depend on them."""
 _EMPTY: tuple[Any, ...] = ([], {})
+_NULL = {"type": "null"}
 
 Text = Annotated[str, Field(max_length=LONGEST_CONVERSATION)]
 
@@ -44,6 +46,27 @@ class _Lenient(Contract):
             for name, one in value.items()
             if one is not None and (name in cls.model_fields or one not in _EMPTY)
         }
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Every field that need not be given may be null."""
+        found = handler(schema)
+        fields = handler.resolve_ref_schema(found)["properties"]
+        for name, field in cls.model_fields.items():
+            if not field.is_required():
+                fields[name] = _nullable(fields[name])
+        return found
+
+
+def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        key: schema[key] for key in ("title", "description", "default") if key in schema
+    }
+    types = {key: one for key, one in schema.items() if key not in told}
+    either = types.pop("anyOf") if set(types) == {"anyOf"} else [types]
+    return {"anyOf": [*(one for one in either if one != _NULL), _NULL], **told}
 
 
 class TextPart(Contract):

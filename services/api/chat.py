@@ -43,7 +43,7 @@ data: [DONE]
 """
 _DOCS: dict[int | str, dict[str, Any]] = {
     **problem_docs(404, 409, 429, 502, 503, 504),
-    200: {"content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}, "example": _EXAMPLE}}},
+    200: {"content": {sse.MEDIA_TYPE: {"schema": sse.SCHEMA, "example": _EXAMPLE}}},
 }
 _ERROR = {"$ref": "#/components/schemas/ChatError"}
 

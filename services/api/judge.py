@@ -69,7 +69,7 @@ data: {"verdict": "A", "confidence": 1.0, "orders_agree": null, ..}
 
 """
 _EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}, "example": _EXAMPLE}}}
+    200: {"content": {sse.MEDIA_TYPE: {"schema": sse.SCHEMA, "example": _EXAMPLE}}}
 }
 Named = Annotated[str | None, Header(description="The model, where the body names none.")]
 _KEPT = ("content-type", "retry-after")
