@@ -82,10 +82,9 @@ class SharedPrefixDecoder:
         last = []
         for part in _parts(lengths.tolist()):
             own = lengths[part]
+            shown = ids[part, : int(own.max())]
             self._prefilling = part
-            hidden = self._forward(
-                ids[part, : own.max()].to(self._device), torch.arange(int(own.max()))[None]
-            )
+            hidden = self._forward(shown.to(self._device), torch.arange(shown.shape[1])[None])
             last.append(hidden[torch.arange(len(own)), own - 1])
         self._prefilling = None
         return self._head(torch.cat(last))

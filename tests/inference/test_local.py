@@ -102,20 +102,25 @@ def test_long_prompts_are_computed_a_few_at_a_time(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = LocalEngine(tiny_model)
-    widths: list[torch.Size] = []
+    alike = [ask("ab c" * (20 + number), number, 1 + number % 3) for number in range(8)]
+    shapes: list[torch.Size] = []
     engine.model.get_decoder().register_forward_pre_hook(
-        lambda _module, _args, given: widths.append(given["input_ids"].shape), with_kwargs=True
+        lambda _module, _args, given: shapes.append(given["input_ids"].shape), with_kwargs=True
     )
-    whole = engine.generate(REQUESTS, WARM)
-    assert widths[0][0] > 1, "all of a batch at once"
-    most = 2 * widths[0][1]
-    monkeypatch.setattr(decoders, "_POSITIONS", most)
-    widths.clear()
-    assert engine.generate(REQUESTS, WARM) == whole
-    prefills = [shape for shape in widths if shape[1] > 1]
-    assert len(prefills) > 1 and max(shape.numel() for shape in prefills) <= most
-    monkeypatch.setattr(decoders, "_POSITIONS", 1)  # less than any prompt
-    assert engine.generate(REQUESTS, WARM) == whole
+
+    def prefills(most: int) -> list[torch.Size]:
+        monkeypatch.setattr(decoders, "_POSITIONS", most)
+        shapes.clear()
+        assert engine.generate(alike, WARM) == whole
+        return [shape for shape in shapes if shape[1] > 1]
+
+    whole = engine.generate(alike, WARM)
+    (together,) = prefills(decoders._POSITIONS)
+    assert together[0] == len(alike)
+    few = prefills(3 * together[1])
+    assert max(shape.numel() for shape in few) <= 3 * together[1]
+    assert sum(shape[0] for shape in few) == len(alike) and len(few) == 3
+    assert [shape[0] for shape in prefills(1)] == [1] * len(alike), "less than any prompt"
 
 
 def test_the_context_ends_a_completion_and_rejects_a_prompt(tmp_path: Path) -> None:
