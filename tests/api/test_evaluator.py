@@ -25,6 +25,7 @@ from selftaught.inference import (
     ModelLoadError,
     Request,
 )
+from selftaught.judging.fencing import FENCE
 from selftaught.settings import get_settings
 from services.evaluator import judge as service
 from services.evaluator.main import create_app
@@ -64,7 +65,8 @@ class Engine:
 
     @staticmethod
     def _read(request: Request) -> str:
-        shown = request.messages[-1]["content"]
+        # A fence is hexadecimal and has a "bad" in it now and then.
+        shown = FENCE.sub("", request.messages[-1]["content"])
         return "because\n[[A]]" if shown.index("good") < shown.index("bad") else "well\n[[B]]"
 
 
