@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import anyio
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import Response
 from sqlalchemy import select
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -16,7 +17,7 @@ from selftaught.contracts import TERMINAL, EventOut, Page
 from selftaught.database import transaction
 from selftaught.database.tables import Event
 from selftaught.http import problem_docs
-from services.api import jobs, views
+from services.api import jobs, limits, views
 from services.api.access import still_good
 from services.api.deps import JobId, Limit, Seq
 
@@ -24,6 +25,8 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 POLL_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 15
+MOST_STREAMS = 100
+"""Of a project in one gateway: each stream asks Postgres every POLL_SECONDS."""
 _STREAM = "text/event-stream"
 _EXAMPLE = """\
 id: 42
@@ -42,7 +45,35 @@ _DOCS: dict[int | str, dict[str, Any]] = problem_docs(404) | {
 }
 
 
-@router.get("/{job_id}/events", response_model=None, responses=_DOCS)
+async def _counted(request: Request) -> AsyncIterator[None]:
+    """Refuse (429) a stream of a project that has MOST_STREAMS; any other counts till it ends."""
+    if not _wants_stream(request):
+        yield
+        return
+    streams: Counter[str] = request.app.state.streams
+    project = request.state.caller.project
+    if streams[project] >= MOST_STREAMS:
+        detail = f"project {project!r} has {MOST_STREAMS} streams open in this gateway"
+        raise limits.too_many("too_many_streams", detail, KEEP_ALIVE_SECONDS)
+    streams[project] += 1
+    try:
+        yield  # until the answer has been sent
+    finally:
+        streams[project] -= 1
+        if not streams[project]:
+            del streams[project]
+
+
+def _wants_stream(request: Request) -> bool:
+    return _STREAM in request.headers.get("accept", "")
+
+
+@router.get(
+    "/{job_id}/events",
+    response_model=None,
+    responses=_DOCS,
+    dependencies=[Depends(_counted)],
+)
 def list_events(
     request: Request,
     job_id: JobId,
@@ -56,8 +87,9 @@ def list_events(
 
     A stream ends by itself after the job's last event. `Last-Event-ID` goes before `after`; behind
     the last event of an ended job there is nothing to stream: 204, on which browsers stop asking.
+    A project may have 100 streams open in a gateway; one more is 429 `too_many_streams`.
     """
-    streams = _STREAM in request.headers.get("accept", "")
+    streams = _wants_stream(request)
     start = last_event_id if streams and last_event_id is not None else after
     page, ended = read(job_id, start, limit)
     if not streams:

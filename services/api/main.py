@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
@@ -137,6 +138,7 @@ def create_app() -> FastAPI:
     access.check(routes)
     app.state.known_keys = access.KnownKeys()
     app.state.standings = limits.Standings()
+    app.state.streams = Counter()  # of events, by project
     for resource in RESOURCES:
         app.include_router(
             resource.router, dependencies=[Depends(access.access)], responses=access.DOCS

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import anyio
+import pytest
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from selftaught.database import transaction
 from selftaught.work import control
 from selftaught.work.events import emit
+from services.api import events as route
 from tests.api.conftest import assert_problem
 from tests.api.helpers import post_job, upload
 from tests.api.test_access import as_key, make_key
@@ -113,3 +118,66 @@ def test_a_stream_ends_with_its_key(client: TestClient) -> None:
     revoking.join()
     assert events and events[-1]["type"] != "job.cancelled"  # the job goes on
     assert_problem(client.get(f"/v1/jobs/{job}/events", headers=headers), 401, "invalid_key")
+
+
+def test_a_project_has_only_so_many_streams(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(route, "MOST_STREAMS", 2)
+    job = new_job(client)
+    path = f"/v1/jobs/{job}/events"
+    streams: dict[str, int] = client.app.state.streams  # type: ignore[attr-defined]
+    client.post("/v1/projects", json={"id": "theirs"}).raise_for_status()
+    key = client.post("/v1/projects/theirs/keys", json={"name": "k", "scopes": ["read"]}).json()
+    with ThreadPoolExecutor(2) as pool:
+        watching = [pool.submit(client.get, path, headers=SSE) for _ in range(2)]
+        until = time.monotonic() + 30
+        while streams != {"default": 2}:
+            assert time.monotonic() < until, streams
+            time.sleep(0.02)
+        one_more = client.get(path, headers=SSE)
+        assert_problem(one_more, 429, "too_many_streams")
+        assert one_more.headers["retry-after"] == "15"
+        assert client.get(path).is_success  # pages are no streams
+        # Another project's are counted apart: this one is let in, and finds no such job.
+        theirs = client.get(path, headers={**SSE, **as_key(client, key["secret"])})
+        assert_problem(theirs, 404, "job_not_found")
+        client.post(f"/v1/jobs/{job}/cancel")
+        assert {one.result().status_code for one in watching} == {200}
+    assert not streams
+    assert client.get(path, headers=SSE).is_success and not streams
+
+
+def test_who_hangs_up_has_no_stream_any_longer(client: TestClient) -> None:
+    job = new_job(client)
+    app = client.app
+    streams: dict[str, int] = app.state.streams  # type: ignore[attr-defined]
+    headers = [(b"host", b"localhost"), (b"accept", SSE["accept"].encode())]
+    scope = {
+        "type": "http", "method": "GET", "path": f"/v1/jobs/{job}/events", "headers": headers,
+        "query_string": b"", "client": ("127.0.0.1", 1), "http_version": "1.1", "scheme": "http",
+    }  # fmt: skip
+    counted = []
+
+    async def watch_one_event() -> None:
+        came = anyio.Event()
+        asked = False
+
+        async def receive() -> Message:
+            nonlocal asked
+            if not asked:
+                asked = True
+                return {"type": "http.request"}
+            await came.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            if message.get("body"):
+                counted.append(dict(streams))
+                came.set()
+
+        with anyio.fail_after(30):
+            await app(scope, receive, send)
+
+    anyio.run(watch_one_event)
+    assert counted[0] == {"default": 1} and not streams
