@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
+from selftaught import sse
 from selftaught.contracts import TERMINAL, EventOut, Page
 from selftaught.database import transaction
 from selftaught.database.tables import Event
@@ -27,7 +28,6 @@ POLL_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 15
 MOST_STREAMS = 100
 """Of a project in one gateway: each stream asks Postgres every POLL_SECONDS."""
-_STREAM = "text/event-stream"
 _EXAMPLE = """\
 id: 42
 event: version.published
@@ -39,7 +39,7 @@ _DOCS: dict[int | str, dict[str, Any]] = problem_docs(404) | {
     200: {
         "model": Page[EventOut],
         "description": "A page of events, or all of them as they happen.",
-        "content": {_STREAM: {"schema": {"type": "string"}, "example": _EXAMPLE}},
+        "content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}, "example": _EXAMPLE}},
     },
     204: {"description": "Nothing left to stream."},
 }
@@ -65,7 +65,7 @@ async def _counted(request: Request) -> AsyncIterator[None]:
 
 
 def _wants_stream(request: Request) -> bool:
-    return _STREAM in request.headers.get("accept", "")
+    return sse.MEDIA_TYPE in request.headers.get("accept", "")
 
 
 @router.get(

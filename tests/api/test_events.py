@@ -20,6 +20,7 @@ from services.api import events as route
 from tests.api.conftest import assert_problem
 from tests.api.helpers import post_job, upload
 from tests.api.test_access import as_key, make_key
+from tests.api.test_evaluator import until
 
 SSE = {"accept": "text/event-stream"}
 
@@ -120,21 +121,23 @@ def test_a_stream_ends_with_its_key(client: TestClient) -> None:
     assert_problem(client.get(f"/v1/jobs/{job}/events", headers=headers), 401, "invalid_key")
 
 
+def open_streams(client: TestClient) -> dict[str, int]:
+    found: dict[str, int] = client.app.state.streams  # type: ignore[attr-defined]
+    return found
+
+
 def test_a_project_has_only_so_many_streams(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(route, "MOST_STREAMS", 2)
     job = new_job(client)
     path = f"/v1/jobs/{job}/events"
-    streams: dict[str, int] = client.app.state.streams  # type: ignore[attr-defined]
+    streams = open_streams(client)
     client.post("/v1/projects", json={"id": "theirs"}).raise_for_status()
     key = client.post("/v1/projects/theirs/keys", json={"name": "k", "scopes": ["read"]}).json()
     with ThreadPoolExecutor(2) as pool:
         watching = [pool.submit(client.get, path, headers=SSE) for _ in range(2)]
-        until = time.monotonic() + 30
-        while streams != {"default": 2}:
-            assert time.monotonic() < until, streams
-            time.sleep(0.02)
+        until(lambda: streams == {"default": 2})
         one_more = client.get(path, headers=SSE)
         assert_problem(one_more, 429, "too_many_streams")
         assert one_more.headers["retry-after"] == "15"
@@ -150,8 +153,7 @@ def test_a_project_has_only_so_many_streams(
 
 def test_who_hangs_up_has_no_stream_any_longer(client: TestClient) -> None:
     job = new_job(client)
-    app = client.app
-    streams: dict[str, int] = app.state.streams  # type: ignore[attr-defined]
+    streams = open_streams(client)
     headers = [(b"host", b"localhost"), (b"accept", SSE["accept"].encode())]
     scope = {
         "type": "http", "method": "GET", "path": f"/v1/jobs/{job}/events", "headers": headers,
@@ -177,7 +179,7 @@ def test_who_hangs_up_has_no_stream_any_longer(client: TestClient) -> None:
                 came.set()
 
         with anyio.fail_after(30):
-            await app(scope, receive, send)
+            await client.app(scope, receive, send)
 
     anyio.run(watch_one_event)
     assert counted[0] == {"default": 1} and not streams
