@@ -17,7 +17,7 @@ from selftaught import sse
 from selftaught.contracts import TERMINAL, EventOut, Page
 from selftaught.database import transaction
 from selftaught.database.tables import Event
-from selftaught.http import problem_docs
+from selftaught.http import Refused, problem_docs
 from services.api import jobs, limits, views
 from services.api.access import still_good
 from services.api.deps import JobId, Limit, Seq
@@ -39,7 +39,7 @@ _DOCS: dict[int | str, dict[str, Any]] = problem_docs(404) | {
     200: {
         "model": Page[EventOut],
         "description": "A page of events, or all of them as they happen.",
-        "content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}, "example": _EXAMPLE}},
+        "content": {sse.MEDIA_TYPE: {"schema": sse.SCHEMA, "example": _EXAMPLE}},
     },
     204: {"description": "Nothing left to stream."},
 }
@@ -104,10 +104,13 @@ def list_events(
 
 
 async def stream(request: Request, job_id: str, after: int) -> AsyncIterator[ServerSentEvent]:
-    """Every event after `after`, as it is written, until the job has ended, or the key is good no
-    longer: who comes back with it gets a 401."""
+    """Every event after `after`, as it is written, until the job has ended, the key is good no
+    longer, or the job is deleted: who comes back then gets a 401 or a 404."""
     while await still_good(request):
-        page, ended = await run_in_threadpool(read, job_id, after, 100)
+        try:
+            page, ended = await run_in_threadpool(read, job_id, after, 100)
+        except Refused:
+            return
         for event in page.data:
             after = event.seq
             yield ServerSentEvent(data=event.model_dump_json(), id=str(event.seq), event=event.type)

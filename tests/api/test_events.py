@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 
 from selftaught.database import transaction
+from selftaught.keeping import erase
 from selftaught.work import control
 from selftaught.work.events import emit
 from services.api import events as route
@@ -119,6 +120,23 @@ def test_a_stream_ends_with_its_key(client: TestClient) -> None:
     revoking.join()
     assert events and events[-1]["type"] != "job.cancelled"  # the job goes on
     assert_problem(client.get(f"/v1/jobs/{job}/events", headers=headers), 401, "invalid_key")
+
+
+def test_a_stream_ends_with_its_job(client: TestClient) -> None:
+    job = new_job(client)
+
+    def deleted() -> None:
+        with transaction() as session:
+            control.cancel_job(session, job)
+            erase.job(session, job)
+
+    deleting = threading.Timer(0.3, deleted)
+    deleting.start()
+    loud = TestClient(client.app, "http://localhost")  # a stream that breaks off raises here
+    events = parse(loud.get(f"/v1/jobs/{job}/events", headers=SSE).text)
+    deleting.join()
+    assert events and events[-1]["type"] != "job.cancelled"  # it went with the job
+    assert_problem(client.get(f"/v1/jobs/{job}/events", headers=SSE), 404, "job_not_found")
 
 
 def open_streams(client: TestClient) -> dict[str, int]:
