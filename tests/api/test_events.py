@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.types import Message
 
+from selftaught.contracts import EventOut, Page
 from selftaught.database import transaction
 from selftaught.keeping import erase
 from selftaught.work import control
@@ -110,19 +113,30 @@ def test_a_stream_follows_a_running_job_to_its_end(client: TestClient) -> None:
     assert events[-1]["type"] == "job.cancelled"
 
 
-def test_a_stream_ends_with_its_key(client: TestClient) -> None:
+def once_it_streams(monkeypatch: pytest.MonkeyPatch, deed: Callable[[], object]) -> None:
+    """`deed` is done when the stream has read its first page."""
+    read, reads = route.read, itertools.count()
+
+    def reading(job_id: str, after: int, limit: int) -> tuple[Page[EventOut], bool]:
+        found = read(job_id, after, limit)
+        if next(reads) == 1:  # the route itself reads before it streams
+            deed()
+        return found
+
+    monkeypatch.setattr(route, "read", reading)
+
+
+def test_a_stream_ends_with_its_key(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     job = new_job(client)
     key = make_key(client, "watcher", "read")
     headers = {**SSE, **as_key(client, key["secret"])}
-    revoking = threading.Timer(0.3, lambda: client.delete(f"/v1/keys/{key['id']}"))
-    revoking.start()
+    once_it_streams(monkeypatch, lambda: client.delete(f"/v1/keys/{key['id']}"))
     events = parse(client.get(f"/v1/jobs/{job}/events", headers=headers).text)
-    revoking.join()
     assert events and events[-1]["type"] != "job.cancelled"  # the job goes on
     assert_problem(client.get(f"/v1/jobs/{job}/events", headers=headers), 401, "invalid_key")
 
 
-def test_a_stream_ends_with_its_job(client: TestClient) -> None:
+def test_a_stream_ends_with_its_job(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     job = new_job(client)
 
     def deleted() -> None:
@@ -130,11 +144,9 @@ def test_a_stream_ends_with_its_job(client: TestClient) -> None:
             control.cancel_job(session, job)
             erase.job(session, job)
 
-    deleting = threading.Timer(0.3, deleted)
-    deleting.start()
+    once_it_streams(monkeypatch, deleted)
     loud = TestClient(client.app, "http://localhost")  # a stream that breaks off raises here
     events = parse(loud.get(f"/v1/jobs/{job}/events", headers=SSE).text)
-    deleting.join()
     assert events and events[-1]["type"] != "job.cancelled"  # it went with the job
     assert_problem(client.get(f"/v1/jobs/{job}/events", headers=SSE), 404, "job_not_found")
 
